@@ -1,0 +1,564 @@
+//! Typed calls to the admin API of a server.
+
+use crate::{
+    error::{Answer, CliError, Exit, Result},
+    format,
+    ndjson::{Broken, Lines},
+};
+use bytes::Bytes;
+use faas_api::{
+    App, AppList, AppName, DeployEvent, ErrorCode, FunctionName, ImportProblem, Traffic,
+    VersionList, apps::TrafficChanged,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::{
+    future::Future,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For calls that are answered from memory or a database.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a deploy may go without a byte in either direction. The server speaks up while it
+/// compiles.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const UPLOAD_CHUNK: usize = 64 * 1024;
+
+/// A server's address, checked.
+pub(crate) fn parse_server(text: &str) -> Result<Url> {
+    let wrong = |why: &str| {
+        CliError::usage(format!("`{text}` is not a server's address: {why}"))
+            .hint("write it as http://127.0.0.1:8081")
+    };
+    let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    match (url.scheme(), url.host_str()) {
+        ("http" | "https", Some(_)) => Ok(url),
+        _ => Err(wrong("it does not begin with http:// or https://")),
+    }
+}
+
+/// Whether an address can only be on this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// An HTTP client for this address: no redirects, and no proxy to reach this machine.
+pub(crate) fn http_client(url: &Url) -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("faas/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(Duration::from_secs(30))
+        .redirect(reqwest::redirect::Policy::none());
+    let host = url.host_str().unwrap_or_default();
+    let builder = match (host.ends_with(".localhost"), is_loopback(url)) {
+        // Not every resolver knows that these names are this machine (RFC 6761 §6.3).
+        (true, _) => builder.no_proxy().resolve(host, ([127, 0, 0, 1], 0).into()),
+        (false, true) => builder.no_proxy(),
+        (false, false) => builder,
+    };
+    builder
+        .build()
+        .map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
+}
+
+/// One server, as this user sees it.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    /// The same for people.
+    server: String,
+    token: Option<String>,
+    /// Where the token of a server on this machine would be.
+    token_file: Option<PathBuf>,
+}
+
+/// What a deploy asks for besides the artifact.
+#[derive(Debug, Default)]
+pub(crate) struct DeployOptions {
+    pub(crate) function: Option<FunctionName>,
+    pub(crate) message: Option<String>,
+    pub(crate) no_activate: bool,
+}
+
+/// Which lines of a log are wanted.
+#[derive(Debug, Default)]
+pub(crate) struct LogQuery {
+    pub(crate) follow: bool,
+    pub(crate) since: Option<String>,
+    pub(crate) limit: Option<usize>,
+    pub(crate) request_id: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        server: Url,
+        token: Option<String>,
+        token_file: Option<PathBuf>,
+    ) -> Result<Self> {
+        let http = http_client(&server)?;
+        let shown = server.as_str().trim_end_matches('/').to_owned();
+        Ok(Self {
+            http,
+            base: server,
+            server: shown,
+            token,
+            token_file,
+        })
+    }
+
+    pub(crate) async fn apps(&self) -> Result<AppList> {
+        self.json(self.call(Method::GET, "/v1/apps")).await
+    }
+
+    /// An app, and the tag that guards a change of its traffic.
+    pub(crate) async fn app(&self, app: &AppName) -> Result<(App, Option<String>)> {
+        let response = self
+            .send(self.call(Method::GET, &format!("/v1/apps/{app}")))
+            .await?;
+        let etag = response
+            .headers()
+            .get(header::ETAG)
+            .and_then(|tag| tag.to_str().ok());
+        let etag = etag.map(str::to_owned);
+        Ok((self.decode(response).await?, etag))
+    }
+
+    pub(crate) async fn versions(&self, app: &AppName) -> Result<VersionList> {
+        self.json(self.call(Method::GET, &format!("/v1/apps/{app}/versions")))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, app: &AppName) -> Result<()> {
+        self.send(self.call(Method::DELETE, &format!("/v1/apps/{app}")))
+            .await
+            .map(drop)
+    }
+
+    /// Moves an app's traffic, unless the app has changed since `etag` was read.
+    pub(crate) async fn set_traffic(
+        &self,
+        app: &AppName,
+        traffic: &Traffic,
+        etag: Option<&str>,
+    ) -> Result<TrafficChanged> {
+        let mut request = self
+            .call(Method::PUT, &format!("/v1/apps/{app}/traffic"))
+            .json(traffic);
+        if let Some(etag) = etag {
+            request = request.header(header::IF_MATCH, etag);
+        }
+        self.json(request).await
+    }
+
+    /// Uploads an artifact; the server then tells how its deploy goes.
+    pub(crate) async fn deploy(
+        &self,
+        app: &AppName,
+        options: &DeployOptions,
+        artifact: Vec<u8>,
+    ) -> Result<Deploying<'_>> {
+        let activity = Activity::default();
+        let length = artifact.len();
+        let mut query = Vec::new();
+        query.extend(
+            options
+                .function
+                .as_ref()
+                .map(|name| ("function", name.to_string())),
+        );
+        query.extend(
+            options
+                .no_activate
+                .then(|| ("activate", "false".to_owned())),
+        );
+        query.extend(options.message.clone().map(|message| ("message", message)));
+        let request = self
+            .request(Method::POST, &format!("/v1/apps/{app}/deploy"), &query)
+            .header(header::CONTENT_TYPE, "application/wasm")
+            .header(header::ACCEPT, "application/x-ndjson")
+            .header(header::CONTENT_LENGTH, length)
+            .body(upload(artifact, activity.clone()));
+        let response = activity
+            .guard(request.send())
+            .await
+            .map_err(|Idle| self.silent(IDLE_TIMEOUT))?
+            .map_err(|error| self.broken(&error))?;
+        let response = self.accept(response).await?;
+        Ok(Deploying {
+            client: self,
+            lines: Lines::new(response, Some(IDLE_TIMEOUT)),
+        })
+    }
+
+    /// An app's log, as a stream of JSON lines.
+    pub(crate) async fn logs(&self, app: &AppName, query: &LogQuery) -> Result<LogStream<'_>> {
+        let LogQuery {
+            follow,
+            since,
+            limit,
+            request_id,
+        } = query;
+        let mut query = Vec::new();
+        query.extend(follow.then(|| ("follow", "true".to_owned())));
+        query.extend(since.clone().map(|since| ("since", since)));
+        query.extend(limit.map(|limit| ("limit", limit.to_string())));
+        query.extend(request_id.clone().map(|id| ("request_id", id)));
+        let request = self.request(Method::GET, &format!("/v1/apps/{app}/logs"), &query);
+        let sent = tokio::time::timeout(CALL_TIMEOUT, request.send()).await;
+        let response = sent
+            .map_err(|_elapsed| self.silent(CALL_TIMEOUT))?
+            .map_err(|error| self.broken(&error))?;
+        let response = self.accept(response).await?;
+        let idle = (!follow).then_some(IDLE_TIMEOUT);
+        Ok(LogStream {
+            client: self,
+            lines: Lines::new(response, idle),
+        })
+    }
+
+    fn request(&self, method: Method, path: &str, query: &[(&str, String)]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(None);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    fn call(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path, &[]).timeout(CALL_TIMEOUT)
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let response = self.send(request).await?;
+        self.decode(response).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let response = request.send().await.map_err(|error| self.broken(&error))?;
+        self.accept(response).await
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T> {
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| self.broken(&error))?;
+        serde_json::from_slice(&body).map_err(|error| self.unexpected(&error.to_string()))
+    }
+
+    /// Lets a success through and turns everything else into an error.
+    async fn accept(&self, response: Response) -> Result<Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.unwrap_or_default();
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Err(self.refused(status.as_u16(), problem)),
+            Err(_) => Err(self.foreign(status)),
+        }
+    }
+
+    fn refused(&self, status: u16, problem: Problem) -> CliError {
+        let exit = exit_of(status, &problem.code);
+        let message = lower_first(problem.detail.as_deref().unwrap_or(&problem.title));
+        let mut error = CliError::new(exit, problem.code, message);
+        error.hint = problem.hint;
+        error.answer = Some(Box::new(Answer {
+            status,
+            request_id: problem.request_id,
+            imports: problem.imports,
+        }));
+        match (exit, &self.token) {
+            (Exit::NotAuthorised, None) => error.hint(self.token_hint()),
+            _ => error,
+        }
+    }
+
+    /// An error that no faas server would write.
+    fn foreign(&self, status: StatusCode) -> CliError {
+        let message = format!(
+            "{} answered {status}, and not as a faas server",
+            self.server
+        );
+        CliError::new(exit_of(status.as_u16(), ""), "unexpected_answer", message)
+            .hint("is this the admin address of a faas server? another one: --server URL")
+    }
+
+    fn unexpected(&self, why: &str) -> CliError {
+        let message = format!("the answer of {} cannot be read: {why}", self.server);
+        CliError::new(Exit::Failed, "unexpected_answer", message)
+            .hint("are this `faas` and the server of the same version?")
+    }
+
+    fn token_hint(&self) -> String {
+        match &self.token_file {
+            Some(file) => format!(
+                "no token in {}: set FAAS_TOKEN or FAAS_DATA_DIR, or give --token TOKEN",
+                format::tilde(file)
+            ),
+            None => "set FAAS_TOKEN, or give --token TOKEN".to_owned(),
+        }
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> CliError {
+        unreachable(&self.server, error)
+            .hint("is `faas serve` running? another server: --server URL")
+    }
+
+    fn silent(&self, limit: Duration) -> CliError {
+        CliError::new(Exit::Unreachable, "timeout", silence(&self.server, limit))
+            .hint("the server's log may say more")
+    }
+
+    fn cut(&self, broken: Broken) -> CliError {
+        match broken {
+            Broken::Connection(error) => self.broken(&error),
+            Broken::Idle(limit) => self.silent(limit),
+            Broken::Unreadable(why) => self.unexpected(&why),
+        }
+    }
+}
+
+/// Why there was no answer, or only a part of one.
+pub(crate) fn unreachable(to: &str, error: &reqwest::Error) -> CliError {
+    let limit = if error.is_connect() {
+        CONNECT_TIMEOUT
+    } else {
+        CALL_TIMEOUT
+    };
+    let message = if error.is_timeout() {
+        silence(to, limit)
+    } else if error.is_connect() {
+        format!("no answer from {to}: {}", root_cause(error))
+    } else {
+        format!("the connection to {to} broke: {}", root_cause(error))
+    };
+    let code = if error.is_timeout() && !error.is_connect() {
+        "timeout"
+    } else {
+        "unreachable"
+    };
+    CliError::new(Exit::Unreachable, code, message)
+}
+
+fn silence(from: &str, limit: Duration) -> String {
+    format!("no answer from {from} within {} s", limit.as_secs())
+}
+
+/// What lies at the bottom of a chain of errors.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(error) => crate::artifact::io_text(error),
+        None => lower_first(&cause.to_string()),
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.trim_end_matches('.').chars();
+    let first = chars.next();
+    let second_is_upper = chars.clone().next().is_some_and(char::is_uppercase);
+    let first = first.map(|c| {
+        if second_is_upper {
+            c
+        } else {
+            c.to_ascii_lowercase()
+        }
+    });
+    first.into_iter().chain(chars).collect()
+}
+
+fn exit_of(status: u16, code: &str) -> Exit {
+    let rejected = [
+        ErrorCode::InvalidWasm,
+        ErrorCode::Precompiled,
+        ErrorCode::UnknownKind,
+        ErrorCode::UnknownImport,
+        ErrorCode::CompileFailed,
+    ];
+    match status {
+        401 | 403 => Exit::NotAuthorised,
+        404 => Exit::NotFound,
+        409 | 412 => Exit::Conflict,
+        413 => Exit::Rejected,
+        422 if rejected.iter().any(|rejected| rejected.as_str() == code) => Exit::Rejected,
+        _ => Exit::Failed,
+    }
+}
+
+/// `faas_api::ErrorBody`, read so that a newer server's codes are understood too.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    title: String,
+    status: u16,
+    code: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    request_id: Option<String>,
+    #[serde(default)]
+    imports: Vec<ImportProblem>,
+}
+
+/// A deploy that is under way.
+pub(crate) struct Deploying<'a> {
+    client: &'a Client,
+    lines: Lines,
+}
+
+impl Deploying<'_> {
+    /// The next step. The last one is `Done`; a failure is an error.
+    pub(crate) async fn next(&mut self) -> Result<DeployEvent> {
+        loop {
+            let line = self
+                .lines
+                .next()
+                .await
+                .map_err(|broken| self.client.cut(broken))?;
+            let Some(line) = line else {
+                let message = "the server broke off before the deploy was done";
+                return Err(CliError::new(Exit::Unreachable, "broken_off", message)
+                    .hint("`faas versions APP` shows whether it went live"));
+            };
+            match line.get("event").and_then(Value::as_str) {
+                Some("failed") => {
+                    let problem: Problem = read(self.client, line)?;
+                    return Err(self.client.refused(problem.status, problem));
+                }
+                Some("received" | "compiling" | "compiled" | "done") => {
+                    return read(self.client, line);
+                }
+                // A step that only a newer `faas` knows.
+                Some(_) => {}
+                None => return Err(self.client.unexpected("no step of a deploy")),
+            }
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(client: &Client, line: Value) -> Result<T> {
+    serde_json::from_value(line).map_err(|error| client.unexpected(&error.to_string()))
+}
+
+/// Lines of a log.
+pub(crate) struct LogStream<'a> {
+    client: &'a Client,
+    lines: Lines,
+}
+
+impl LogStream<'_> {
+    /// The next line; nothing once the server has said all. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Result<Option<Value>> {
+        self.lines
+            .next()
+            .await
+            .map_err(|broken| self.client.cut(broken))
+    }
+}
+
+/// The artifact as a stream, so that its progress can be seen.
+fn upload(artifact: Vec<u8>, activity: Activity) -> reqwest::Body {
+    let mut rest = Bytes::from(artifact);
+    let chunks = std::iter::from_fn(move || {
+        activity.mark();
+        let chunk = rest.split_to(rest.len().min(UPLOAD_CHUNK));
+        (!chunk.is_empty()).then_some(Ok::<_, std::io::Error>(chunk))
+    });
+    reqwest::Body::wrap_stream(futures::stream::iter(chunks))
+}
+
+/// When something last moved.
+#[derive(Clone)]
+struct Activity(Arc<Mutex<Instant>>);
+
+/// Nothing has moved for too long.
+struct Idle;
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Activity {
+    fn mark(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a future as long as something moves.
+    async fn guard<F: Future>(&self, future: F) -> std::result::Result<F::Output, Idle> {
+        let mut future = std::pin::pin!(future);
+        loop {
+            let deadline = self.last() + IDLE_TIMEOUT;
+            tokio::select! {
+                output = &mut future => return Ok(output),
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    if self.last() + IDLE_TIMEOUT <= Instant::now() {
+                        return Err(Idle);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers() {
+        let loopback = |text: &str| is_loopback(&parse_server(text).unwrap());
+        assert!(loopback("http://127.0.0.1:8081"));
+        assert!(loopback("http://127.9.9.9"));
+        assert!(loopback("http://[::1]:8081"));
+        assert!(loopback("https://localhost"));
+        assert!(!loopback("http://localhost.example.com"));
+        assert!(!loopback("http://127.0.0.1.example.com"));
+        assert!(!loopback("http://10.0.0.1"));
+        for bad in ["", "127.0.0.1:8081", "localhost:8081", "ftp://x", "http://"] {
+            assert_eq!(parse_server(bad).unwrap_err().exit, Exit::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn exits() {
+        assert_eq!(exit_of(403, "forbidden"), Exit::NotAuthorised);
+        assert_eq!(exit_of(412, ""), Exit::Conflict);
+        assert_eq!(exit_of(413, "body_too_large"), Exit::Rejected);
+        assert_eq!(exit_of(422, "unknown_import"), Exit::Rejected);
+        assert_eq!(exit_of(422, "invalid_name"), Exit::Failed);
+        assert_eq!(exit_of(503, "overloaded"), Exit::Failed);
+    }
+
+    #[test]
+    fn sentences_become_fragments() {
+        assert_eq!(lower_first("Not found"), "not found");
+        assert_eq!(lower_first("URI too long."), "URI too long");
+        assert_eq!(lower_first("`x` is taken"), "`x` is taken");
+    }
+}

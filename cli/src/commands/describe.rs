@@ -1,0 +1,50 @@
+//! `faas describe APP`
+
+use super::list::live;
+use crate::{
+    args,
+    context::Context,
+    error::Result,
+    format::{self, Table},
+    ui::Outcome,
+};
+use jiff::Timestamp;
+
+pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> {
+    let (app, _etag) = context.client()?.app(&args.app).await?;
+    let now = Timestamp::now();
+    let mut text = format!("{}\n", app.name);
+    let mut title = "url";
+    for url in &app.urls {
+        text.push_str(&format!("  {title:<9} {url}\n"));
+        title = "";
+    }
+    text.push_str(&format!("  live      {}\n", live(&app.traffic)));
+    text.push_str(&format!(
+        "  versions  {}\n",
+        format::count(app.versions as u64)
+    ));
+    text.push_str(&format!(
+        "  created   {}\n",
+        format::ago(app.created_at, now)
+    ));
+    text.push_str(&format!(
+        "  updated   {}\n",
+        format::ago(app.updated_at, now)
+    ));
+    if !app.functions.is_empty() {
+        let mut table = Table::new(["FUNCTION", "ROUTE", "KIND", "SIZE", "DIGEST"]);
+        for function in &app.functions {
+            table.row([
+                function.name.to_string(),
+                function.route.clone(),
+                function.kind.to_string(),
+                format::size(function.size),
+                function.digest.short(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.to_text());
+    }
+    Outcome::new(&app, text)
+}

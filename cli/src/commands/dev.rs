@@ -1,0 +1,384 @@
+//! `faas dev`: a node in this process, fed by the files of one project.
+
+use super::{deploy, logs, no_runtime, serve::StopSignals};
+use crate::{
+    args,
+    artifact::{LocalArtifact, io_text},
+    build,
+    client::{self, Client, DeployOptions, LogQuery, LogStream},
+    context::{Context, read_token},
+    error::{CliError, Exit, Result},
+    format,
+    log_view::{LogView, Style},
+    project::{MANIFEST, Project},
+    ui::{Loudness, Outcome, Ui},
+    watch,
+};
+use faas_api::{AppName, Deployed};
+use faas_runtime::{Config, Ready, Shutdown, config::AccessLog};
+use serde_json::{Value, json};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    time::Instant,
+};
+use tokio::{
+    runtime::Builder,
+    sync::{oneshot, watch as latest},
+};
+
+/// Where the state of a project's own node is, below the project.
+const DATA_DIR: &str = ".faas";
+const USUAL_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+pub(crate) fn run(context: &Context, args: &args::Dev) -> Result<Outcome> {
+    let project = match &args.project {
+        Some(dir) => Project::load(dir)?,
+        None => Project::find(Path::new("."))?,
+    };
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(no_runtime)?;
+    let result = runtime.block_on(Box::pin(dev(&context.ui, project, args)));
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs the node and the developer's session side by side until one of them ends.
+async fn dev(ui: &Ui, project: Project, args: &args::Dev) -> Result<Outcome> {
+    let shutdown = Shutdown::new();
+    let stop = StopSignals::listen(shutdown.clone())?;
+    let listen = choose_address(args.listen)?;
+    let config = config(ui, &project, listen);
+    let (tell, ready) = oneshot::channel();
+    let node = faas_runtime::run(config, shutdown.clone(), |ready| {
+        // The session has ended already when nobody is there to be told.
+        let _ = tell.send(ready.clone());
+    });
+    let mut node = std::pin::pin!(stop.guard(node));
+    let session = async {
+        let Ok(ready) = ready.await else {
+            // The node did not start, and says why when it ends.
+            return std::future::pending().await;
+        };
+        if args.listen.is_none() && listen != USUAL_ADDRESS {
+            ui.notice(&format!(
+                "{USUAL_ADDRESS} is taken; using {}",
+                ready.ingress
+            ));
+        }
+        let session = Session::new(ui, project, &ready)?;
+        tokio::select! {
+            () = shutdown.draining() => Ok(()),
+            result = session.run(args.once) => result,
+        }
+    };
+    tokio::select! {
+        ended = &mut node => ended?,
+        result = session => {
+            shutdown.drain();
+            let ended = node.await;
+            result.and(ended)?;
+        }
+    }
+    Ok(Outcome::streamed())
+}
+
+/// The address that was asked for, else the usual one, else any that is free.
+fn choose_address(wanted: Option<SocketAddr>) -> Result<SocketAddr> {
+    let address = wanted.unwrap_or(USUAL_ADDRESS);
+    match (TcpListener::bind(address), wanted) {
+        (Ok(_free), _) => Ok(address),
+        (Err(_), None) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        (Err(error), Some(_)) => {
+            let exit = match error.kind() {
+                ErrorKind::AddrInUse => Exit::Conflict,
+                _ => Exit::Failed,
+            };
+            let message = format!("cannot listen on {address}: {}", io_text(&error));
+            Err(CliError::new(exit, "listen", message).hint("--listen takes another address"))
+        }
+    }
+}
+
+fn config(ui: &Ui, project: &Project, listen: SocketAddr) -> Config {
+    let mut config = Config {
+        data_dir: project.dir.join(DATA_DIR),
+        ..Config::default()
+    };
+    config.ingress.listen = listen;
+    config.ingress.access_log = AccessLog::Off;
+    config.ingress.drain_timeout_s = 5;
+    config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.log.filter = if ui.is_verbose() { "info" } else { "warn" }.to_owned();
+    config
+}
+
+/// One developer at work on one project.
+struct Session<'a> {
+    ui: &'a Ui,
+    /// For what is told in one line instead.
+    silent: Ui,
+    client: Client,
+    project: Project,
+    live: Option<Deployed>,
+    /// The app that was deployed last; its log is followed.
+    app: latest::Sender<Option<AppName>>,
+}
+
+impl<'a> Session<'a> {
+    fn new(ui: &'a Ui, project: Project, ready: &Ready) -> Result<Self> {
+        let ignore = ready.data_dir.join(".gitignore");
+        if !ignore.exists() {
+            // Only tidiness is lost where this cannot be written.
+            let _ = std::fs::write(ignore, "*\n");
+        }
+        let server = client::parse_server(&format!("http://{}", ready.admin))?;
+        let client = Client::new(
+            server,
+            read_token(&ready.token_file),
+            Some(ready.token_file.clone()),
+        )?;
+        let silent = Ui::new("dev", ui.is_json(), Loudness::Quiet);
+        let app = latest::Sender::new(None);
+        Ok(Self {
+            ui,
+            silent,
+            client,
+            project,
+            live: None,
+            app,
+        })
+    }
+
+    async fn run(self, once: bool) -> Result<()> {
+        let (ui, app) = (self.ui, self.app.subscribe());
+        // The log has a client of its own to borrow while the session changes.
+        let log_client = self.client.clone();
+        tokio::select! {
+            result = self.work(once) => result,
+            result = follow(ui, &log_client, app) => result,
+        }
+    }
+
+    async fn work(mut self, once: bool) -> Result<()> {
+        let mut changes = watch::changes(&self.project)?;
+        build::prepare(self.ui, &self.project).await?;
+        match self.first().await {
+            Err(error) if once => return Err(error),
+            Err(error) => self.complain(&error)?,
+            Ok(()) if once => return Ok(()),
+            Ok(()) => {}
+        }
+        self.say_what_is_watched();
+        while let Some(mut changed) = changes.recv().await {
+            // Several changes while the last build ran are one.
+            while let Ok(later) = changes.try_recv() {
+                changed = later;
+            }
+            if changed.ends_with(MANIFEST) {
+                match self.reload().await {
+                    Ok(()) => changes = watch::changes(&self.project)?,
+                    Err(error) => {
+                        self.complain(&error)?;
+                        continue;
+                    }
+                }
+            }
+            if let Err(error) = self.again(&changed).await {
+                self.complain(&error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds and deploys, telling each step.
+    async fn first(&mut self) -> Result<()> {
+        deploy::built(self.ui, &self.project).await?;
+        let local = self.read()?;
+        let deployed = self.upload(self.ui, local).await?;
+        self.went_live(deployed)
+    }
+
+    /// Builds and deploys after a change, telling all in one line.
+    async fn again(&mut self, changed: &Path) -> Result<()> {
+        let started = Instant::now();
+        if self.ui.is_json() {
+            self.ui
+                .json_line(&json!({ "event": "changed", "path": changed }))?;
+        }
+        deploy::built(&self.silent, &self.project).await?;
+        let shown = changed
+            .strip_prefix(&self.project.dir)
+            .unwrap_or(changed)
+            .display();
+        let built = format!(
+            "changed {shown} → built {}",
+            format::duration(started.elapsed())
+        );
+        let local = self.read()?;
+        if let Some(live) = &self.live
+            && (live.digest, &live.app) == (local.artifact.digest, &self.project.app)
+        {
+            self.ui
+                .notice(&format!("{built} → the same, {} stays live", live.version));
+            return Ok(());
+        }
+        let started = Instant::now();
+        let deployed = self.upload(&self.silent, local).await?;
+        let took = format::duration(started.elapsed());
+        self.ui
+            .notice(&format!("{built} → {} live {took}", deployed.version));
+        self.went_live(deployed)
+    }
+
+    async fn reload(&mut self) -> Result<()> {
+        self.project = Project::load(&self.project.dir)?;
+        build::prepare(self.ui, &self.project).await
+    }
+
+    fn read(&self) -> Result<LocalArtifact> {
+        let local = LocalArtifact::read(&self.project.source)?;
+        local
+            .unknown_kind(&self.project.source)
+            .map_or(Ok(local), Err)
+    }
+
+    async fn upload(&self, ui: &Ui, local: LocalArtifact) -> Result<Deployed> {
+        let function = Some(self.project.function.clone());
+        let options = DeployOptions {
+            function,
+            ..DeployOptions::default()
+        };
+        deploy::upload(ui, &self.client, &self.project.app, (&options, local))
+            .await
+            .map_err(|error| deploy::explain(error, &self.project.source))
+    }
+
+    fn went_live(&mut self, deployed: Deployed) -> Result<()> {
+        self.app.send_replace(Some(deployed.app.clone()));
+        let known = self
+            .live
+            .as_ref()
+            .is_some_and(|live| live.url == deployed.url);
+        if self.ui.is_json() {
+            self.ui.json_line(&event("deployed", json!(deployed)))?;
+        } else if !known {
+            self.ui.text(&format!("{}\n", deployed.url))?;
+        }
+        self.live = Some(deployed);
+        Ok(())
+    }
+
+    fn say_what_is_watched(&self) {
+        let shown = |path: &std::path::PathBuf| {
+            let slash = if path.is_dir() { "/" } else { "" };
+            match path.strip_prefix(&self.project.dir) {
+                Ok(path) if path.as_os_str().is_empty() => "./".to_owned(),
+                Ok(path) => format!("{}{slash}", path.display()),
+                Err(_) => format!("{}{slash}", path.display()),
+            }
+        };
+        let mut watched: Vec<String> = self.project.watch.iter().map(shown).collect();
+        watched.push(MANIFEST.to_owned());
+        let watched = watched.join(", ");
+        self.ui.notice(&format!(
+            "watching {watched}   (data in {DATA_DIR}/, ctrl-c to stop)"
+        ));
+    }
+
+    /// A failure that the next change may mend.
+    fn complain(&self, error: &CliError) -> Result<()> {
+        if self.ui.is_json() {
+            return self
+                .ui
+                .json_line(&json!({ "event": "failed", "error": error.to_json() }));
+        }
+        self.ui.error(error);
+        match &self.live {
+            Some(live) => self.ui.notice(&format!("{} stays live", live.version)),
+            None => self.ui.notice("nothing is live yet"),
+        }
+        Ok(())
+    }
+}
+
+/// Shows the log of the app that was deployed last.
+async fn follow(
+    ui: &Ui,
+    client: &Client,
+    mut app: latest::Receiver<Option<AppName>>,
+) -> Result<()> {
+    let mut view = LogView::new(Style::Brief);
+    let mut stream: Option<(AppName, LogStream<'_>)> = None;
+    loop {
+        tokio::select! {
+            changed = app.changed() => {
+                let wanted = app.borrow_and_update().clone();
+                match (changed, wanted) {
+                    (Err(_), _) => return Ok(()),
+                    (Ok(()), Some(app)) => stream = open(ui, client, stream, app).await,
+                    (Ok(()), None) => {}
+                }
+            }
+            line = next(&mut stream) => match line {
+                Some(line) if ui.is_json() => ui.json_line(&event("log", line))?,
+                Some(line) => {
+                    // A line that only a newer `faas` can read is not shown.
+                    let text = serde_json::from_value(line).map(|line| view.push(line));
+                    ui.aside(&text.unwrap_or_default());
+                }
+                None => stream = None,
+            },
+            () = logs::overdue(&view) => ui.aside(&view.overdue()),
+        }
+    }
+}
+
+/// The log of this app: the stream that is open, or a new one.
+async fn open<'a>(
+    ui: &Ui,
+    client: &'a Client,
+    stream: Option<(AppName, LogStream<'a>)>,
+    app: AppName,
+) -> Option<(AppName, LogStream<'a>)> {
+    if let Some((open, stream)) = stream
+        && open == app
+    {
+        return Some((open, stream));
+    }
+    match client
+        .logs(
+            &app,
+            &LogQuery {
+                follow: true,
+                ..LogQuery::default()
+            },
+        )
+        .await
+    {
+        Ok(stream) => Some((app, stream)),
+        Err(error) => {
+            ui.notice(&format!("the log of `{app}` cannot be followed: {error}"));
+            None
+        }
+    }
+}
+
+/// The next line; nothing when the log has ended.
+async fn next(stream: &mut Option<(AppName, LogStream<'_>)>) -> Option<Value> {
+    match stream {
+        Some((_, stream)) => stream.next().await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}
+
+/// A JSON line of what happened.
+fn event(name: &str, mut value: Value) -> Value {
+    if let Some(members) = value.as_object_mut() {
+        members.insert("event".to_owned(), json!(name));
+    }
+    value
+}

@@ -1,0 +1,149 @@
+//! One file per verb. This one reads the command line, picks the verb, and reports its end.
+
+mod completions;
+mod delete;
+mod deploy;
+mod describe;
+#[cfg(feature = "serve")]
+mod dev;
+mod inspect;
+mod invoke;
+mod list;
+mod logs;
+mod new;
+mod rollback;
+#[cfg(feature = "serve")]
+mod serve;
+mod versions;
+
+use crate::{
+    args::{Cli, Verb},
+    artifact::io_text,
+    context::Context,
+    error::{CliError, Result},
+    ui::{Loudness, Outcome, Ui},
+};
+use clap::{CommandFactory, Parser};
+use std::{ffi::OsString, future::Future, io, process::ExitCode};
+use tokio::runtime::Builder;
+
+/// Runs one command line, from its first word to its exit code.
+pub(crate) fn run(args: &[OsString]) -> ExitCode {
+    let Cli { mut global, verb } = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return misread(args, &error),
+    };
+    let dir = global.dir.take();
+    let context = Context::new(verb.word(), global);
+    if let Some(dir) = dir
+        && let Err(error) = std::env::set_current_dir(&dir)
+    {
+        let message = format!("cannot change to `{}`: {}", dir.display(), io_text(&error));
+        return context.ui.report(Err(CliError::usage(message)));
+    }
+    context.ui.report(dispatch(&context, verb))
+}
+
+fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
+    match verb {
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => serve::run(context, args),
+        #[cfg(feature = "serve")]
+        Verb::Dev(args) => dev::run(context, &args),
+        #[cfg(not(feature = "serve"))]
+        Verb::Serve(_) | Verb::Dev(_) => Err(CliError::usage("this `faas` is only a client")
+            .hint("install it with its default features to serve functions")),
+        Verb::New(args) => new::run(context, &args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Deploy(args) => block_on(deploy::run(context, args)),
+        Verb::Invoke(args) => block_on(invoke::run(context, args)),
+        Verb::List => block_on(list::run(context)),
+        Verb::Describe(args) => block_on(describe::run(context, &args)),
+        Verb::Versions(args) => block_on(versions::run(context, &args)),
+        Verb::Rollback(args) => block_on(rollback::run(context, &args)),
+        Verb::Delete(args) => block_on(delete::run(context, &args)),
+        Verb::Logs(args) => block_on(logs::run(context, args)),
+    }
+}
+
+/// Runs a client's work until it ends or the user interrupts it.
+fn block_on(work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(no_runtime)?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Err(CliError::interrupted()),
+        }
+    });
+    // Whatever still waits for the network or a file has nobody left to tell.
+    runtime.shutdown_background();
+    result
+}
+
+fn no_runtime(error: io::Error) -> CliError {
+    CliError::failed(format!("cannot start: {}", io_text(&error)))
+}
+
+/// The command line was not understood, or asked for help.
+fn misread(args: &[OsString], error: &clap::Error) -> ExitCode {
+    let wants_help = !error.use_stderr();
+    if wants_help || !wants_json(args) {
+        // A closed terminal has nobody to tell.
+        let _ = error.print();
+        return ExitCode::from(if wants_help { 0 } else { 2 });
+    }
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines
+        .next()
+        .unwrap_or("the command line was not understood");
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
+    let usage = CliError::usage(message).hint(tip.unwrap_or("see `faas --help`"));
+    Ui::new(&verb_of(args), true, Loudness::Normal).report(Err(usage))
+}
+
+/// Whether JSON was asked for, on a command line that does not parse as a whole.
+fn wants_json(args: &[OsString]) -> bool {
+    let words: Vec<&str> = args.iter().filter_map(|word| word.to_str()).collect();
+    let alone = words.windows(2).rev().find_map(|pair| match pair {
+        ["-o" | "--output", form] => Some(*form),
+        _ => None,
+    });
+    let joined = || {
+        let form = |word: &&str| {
+            word.strip_prefix("--output=")
+                .or_else(|| word.strip_prefix("-o"))
+                .map(str::to_owned)
+        };
+        words
+            .iter()
+            .rev()
+            .find_map(form)
+            .filter(|form| !form.is_empty())
+    };
+    let form = alone.map(str::to_owned).or_else(joined);
+    form.or_else(|| std::env::var("FAAS_OUTPUT").ok())
+        .as_deref()
+        == Some("json")
+}
+
+/// The verb on a command line that does not parse as a whole.
+fn verb_of(args: &[OsString]) -> String {
+    let cli = Cli::command();
+    let verb = args
+        .iter()
+        .skip(1)
+        .filter_map(|word| word.to_str())
+        .find_map(|word| {
+            // Finds a verb by its alias too.
+            cli.find_subcommand(word)
+                .map(|verb| verb.get_name().to_owned())
+        });
+    verb.unwrap_or_else(|| "faas".to_owned())
+}

@@ -1,0 +1,70 @@
+//! `faas rollback APP [VERSION]`
+
+use super::list::live;
+use crate::{
+    args,
+    context::Context,
+    error::{CliError, Exit, Result},
+    format,
+    ui::Outcome,
+};
+use faas_api::{App, Traffic, VersionId, VersionList, apps::TrafficChanged};
+use std::time::Instant;
+
+pub(crate) async fn run(context: &Context, args: &args::Rollback) -> Result<Outcome> {
+    let client = context.client()?;
+    // The tag comes first: whatever changes after it is noticed.
+    let (app, etag) = client.app(&args.app).await?;
+    let kept = client.versions(&args.app).await?;
+    let version = choose(&app, &kept, args.version)?;
+    let url = app.urls.into_iter().next().unwrap_or_default();
+    let traffic = Traffic::all_to(version);
+    if app.traffic == traffic {
+        let unchanged = TrafficChanged {
+            app: args.app.clone(),
+            previous: traffic.clone(),
+            traffic,
+            url,
+        };
+        return Outcome::new(&unchanged, format!("{version} live already\n"));
+    }
+    let started = Instant::now();
+    let changed = client
+        .set_traffic(&args.app, &traffic, etag.as_deref())
+        .await
+        .map_err(|error| match error.exit {
+            Exit::Conflict if error.hint.is_none() => error.hint(format!(
+                "it changed in between; look at `faas versions {}`, then try again",
+                args.app
+            )),
+            _ => error,
+        })?;
+    let took = format::duration(started.elapsed());
+    let was = live(&changed.previous);
+    let text = format!("{version} live (was {was}), {took}, nothing recompiled\n");
+    Outcome::new(&changed, text)
+}
+
+/// The version that was asked for, else the newest one older than what is live.
+fn choose(app: &App, kept: &VersionList, wanted: Option<VersionId>) -> Result<VersionId> {
+    let versions = kept.versions.iter().map(|version| version.version);
+    let not_found = |message: String| {
+        CliError::new(Exit::NotFound, "not_found", message)
+            .hint(format!("`faas versions {}` lists what is kept", app.name))
+    };
+    if let Some(wanted) = wanted {
+        let found = versions.into_iter().find(|version| *version == wanted);
+        return found.ok_or_else(|| not_found(format!("`{}` has no {wanted}", app.name)));
+    }
+    let newest_live = app.traffic.shares.iter().map(|share| share.version).max();
+    let Some(newest_live) = newest_live else {
+        return Err(not_found(format!("no version of `{}` is live", app.name)));
+    };
+    let older = versions.filter(|version| *version < newest_live).max();
+    older.ok_or_else(|| {
+        not_found(format!(
+            "`{}` has no version older than {newest_live}",
+            app.name
+        ))
+    })
+}

@@ -1,0 +1,149 @@
+//! Why a command ends without its result: a code for scripts, a sentence and a hint for people.
+
+use faas_api::ImportProblem;
+use serde::Serialize;
+use std::{borrow::Cow, fmt, process::ExitCode};
+
+pub(crate) type Result<T> = std::result::Result<T, CliError>;
+
+/// The exit codes. They are a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The operation failed.
+    Failed = 1,
+    /// The command line or a manifest is wrong.
+    Usage = 2,
+    /// The token is missing, wrong, or not enough.
+    NotAuthorised = 3,
+    /// No such app, version or file on the server.
+    NotFound = 4,
+    /// Something else is in the way, or changed in between.
+    Conflict = 5,
+    /// The server cannot be reached, or stopped answering.
+    Unreachable = 6,
+    /// The build command failed, or a tool it needs is missing.
+    BuildFailed = 7,
+    /// The artifact cannot run.
+    Rejected = 8,
+    /// Interrupted by the user.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure, as the person or the script at the other end needs it.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    pub(crate) exit: Exit,
+    /// A stable word.
+    pub(crate) code: Cow<'static, str>,
+    /// A lower-case fragment, values in backticks, no final dot.
+    pub(crate) message: String,
+    /// Lines between the message and the hint: a table, a piece of a file.
+    pub(crate) details: Vec<String>,
+    pub(crate) hint: Option<String>,
+    /// What only a server's answer has.
+    pub(crate) answer: Option<Box<Answer>>,
+}
+
+/// What a server said besides the code and the sentence.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) request_id: Option<String>,
+    pub(crate) imports: Vec<ImportProblem>,
+}
+
+impl CliError {
+    pub(crate) fn new(
+        exit: Exit,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            exit,
+            code: code.into(),
+            message: message.into(),
+            details: Vec::new(),
+            hint: None,
+            answer: None,
+        }
+    }
+
+    /// A wrong command line, or a file named there that cannot be used.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, "usage", message)
+    }
+
+    /// This machine did not do what was needed.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, "failed", message)
+    }
+
+    /// The user pressed ctrl-c.
+    pub(crate) fn interrupted() -> Self {
+        Self::new(Exit::Interrupted, "interrupted", "interrupted")
+    }
+
+    /// A text of several lines: the first is the message, the others are details.
+    pub(crate) fn several_lines(
+        exit: Exit,
+        code: impl Into<Cow<'static, str>>,
+        text: &str,
+    ) -> Self {
+        let mut lines = text.trim_end().lines();
+        let message = lines.next().unwrap_or_default();
+        Self::new(exit, code, message).details(lines.map(str::to_owned).collect())
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn details(mut self, details: Vec<String>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// The same for scripts.
+    pub(crate) fn to_json(&self) -> ErrorDocument<'_> {
+        let answer = self.answer.as_deref();
+        ErrorDocument {
+            code: &self.code,
+            message: &self.message,
+            hint: self.hint.as_deref(),
+            request_id: answer.and_then(|answer| answer.request_id.as_deref()),
+            status: answer.map(|answer| answer.status),
+            details: &self.details,
+            imports: answer.map_or(&[], |answer| &answer.imports),
+        }
+    }
+}
+
+/// The `error` member of the JSON document.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorDocument<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    imports: &'a [ImportProblem],
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

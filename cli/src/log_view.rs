@@ -1,0 +1,302 @@
+//! A log for people: each request on a line, what its function wrote and why it failed below it.
+//!
+//! The log itself is in order of time, so a function's lines come before the line of their request.
+//! They wait here for it, but not for long: a request may take minutes.
+
+use crate::format;
+use faas_api::{LogLine, LogSource};
+use std::time::{Duration, Instant};
+
+/// How long a line waits for its request to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// More requests than this are not kept apart.
+const MOST_WAITING: usize = 256;
+
+/// How the line of a request looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// With time, app, version and request id.
+    Full,
+    /// The request and what came of it; for one developer's own server.
+    Brief,
+}
+
+/// Lines of a log on their way to a person.
+pub(crate) struct LogView {
+    style: Style,
+    /// The request that was printed last; what belongs to it needs no other heading.
+    current: Option<String>,
+    waiting: Vec<Waiting>,
+}
+
+/// What is known of a request that has not ended.
+struct Waiting {
+    first: LogLine,
+    text: String,
+    since: Instant,
+}
+
+impl LogView {
+    pub(crate) fn new(style: Style) -> Self {
+        Self {
+            style,
+            current: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes a line, and returns what can be printed now.
+    pub(crate) fn push(&mut self, line: LogLine) -> String {
+        let place = self
+            .waiting
+            .iter()
+            .position(|waiting| belongs(&waiting.first, &line));
+        if matches!(line.source, LogSource::Request { .. }) {
+            let below = place
+                .map(|place| self.waiting.remove(place).text)
+                .unwrap_or_default();
+            let text = format!("{}{below}", self.heading(&line));
+            self.current = Some(line.request_id);
+            return text;
+        }
+        let text = below(&line.source);
+        if self.current.as_ref() == Some(&line.request_id) {
+            return text;
+        }
+        if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
+            waiting.text.push_str(&text);
+            return String::new();
+        }
+        self.waiting.push(Waiting {
+            first: line,
+            text,
+            since: Instant::now(),
+        });
+        if self.waiting.len() > MOST_WAITING {
+            self.flush_first()
+        } else {
+            String::new()
+        }
+    }
+
+    /// What has waited long enough.
+    pub(crate) fn overdue(&mut self) -> String {
+        let mut text = String::new();
+        while self
+            .waiting
+            .first()
+            .is_some_and(|first| first.since.elapsed() >= PATIENCE)
+        {
+            text.push_str(&self.flush_first());
+        }
+        text
+    }
+
+    /// When there will be something overdue.
+    pub(crate) fn next_overdue(&self) -> Option<Instant> {
+        self.waiting.first().map(|first| first.since + PATIENCE)
+    }
+
+    /// Everything that still waits.
+    pub(crate) fn finish(&mut self) -> String {
+        let mut text = String::new();
+        while !self.waiting.is_empty() {
+            text.push_str(&self.flush_first());
+        }
+        text
+    }
+
+    fn flush_first(&mut self) -> String {
+        let Waiting { first, text, .. } = self.waiting.remove(0);
+        let text = format!("{}{text}", self.heading(&first));
+        self.current = Some(first.request_id);
+        text
+    }
+
+    fn heading(&self, line: &LogLine) -> String {
+        let request = match &line.source {
+            LogSource::Request { .. } if self.style == Style::Brief => brief(&line.source),
+            LogSource::Request { .. } => full(&line.source),
+            _ => "…".to_owned(),
+        };
+        match self.style {
+            Style::Brief => format!("   {request}\n"),
+            Style::Full => format!(
+                "{} {}{} {} {} {request}\n",
+                format::time_of_day(line.time),
+                line.app,
+                function_of(line),
+                line.version,
+                format::printable(&line.request_id),
+            ),
+        }
+    }
+}
+
+fn belongs(first: &LogLine, line: &LogLine) -> bool {
+    first.request_id == line.request_id && first.function == line.function
+}
+
+/// The function, where it is not the only one.
+fn function_of(line: &LogLine) -> String {
+    match line.function.as_str() {
+        "main" => String::new(),
+        name => format!("/{name}"),
+    }
+}
+
+/// `GET /42 → 500 guest_trap   3.1 ms · 0.9 ms CPU · 6.2 MiB`
+fn full(source: &LogSource) -> String {
+    let LogSource::Request {
+        method,
+        path,
+        status,
+        code,
+        duration_ms,
+        cpu_ms,
+        memory_bytes,
+    } = source
+    else {
+        return String::new();
+    };
+    let code = code
+        .as_ref()
+        .map(|code| format!(" {code}"))
+        .unwrap_or_default();
+    format::printable(&format!(
+        "{method} {path} → {status}{code}   {} · {} CPU · {}",
+        format::milliseconds(*duration_ms),
+        format::milliseconds(*cpu_ms),
+        format::size(*memory_bytes)
+    ))
+    .into_owned()
+}
+
+/// `GET /            200   0.4 ms   1.1 MiB`
+fn brief(source: &LogSource) -> String {
+    let LogSource::Request {
+        method,
+        path,
+        status,
+        code,
+        duration_ms,
+        memory_bytes,
+        ..
+    } = source
+    else {
+        return String::new();
+    };
+    let request = format!("{method} {path}");
+    let code = code
+        .as_ref()
+        .map(|code| format!("   {code}"))
+        .unwrap_or_default();
+    format::printable(&format!(
+        "{request:<16} {status}   {}   {}{code}",
+        format::milliseconds(*duration_ms),
+        format::size(*memory_bytes)
+    ))
+    .into_owned()
+}
+
+/// Lines under the line of their request.
+fn below(source: &LogSource) -> String {
+    let (label, message) = match source {
+        LogSource::Stdout { message } => ("stdout", message),
+        LogSource::Stderr { message } => ("stderr", message),
+        LogSource::Failure { message } => ("failed", message),
+        LogSource::Request { .. } => return String::new(),
+    };
+    let mut lines = message.lines();
+    let first = format::printable(lines.next().unwrap_or_default()).into_owned();
+    let rest = lines.map(|line| format!("    {}\n", format::printable(line)));
+    format!("  {label}  {first}\n{}", rest.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(request_id: &str, source: LogSource) -> LogLine {
+        LogLine {
+            seq: 1,
+            time: "2026-11-20T12:04:07.113Z".parse().unwrap(),
+            app: "orders".parse().unwrap(),
+            function: "main".parse().unwrap(),
+            version: "v7".parse().unwrap(),
+            request_id: request_id.to_owned(),
+            source,
+        }
+    }
+
+    fn stderr(request_id: &str, message: &str) -> LogLine {
+        line(
+            request_id,
+            LogSource::Stderr {
+                message: message.to_owned(),
+            },
+        )
+    }
+
+    fn failure(request_id: &str, message: &str) -> LogLine {
+        line(
+            request_id,
+            LogSource::Failure {
+                message: message.to_owned(),
+            },
+        )
+    }
+
+    fn request(request_id: &str) -> LogLine {
+        line(
+            request_id,
+            LogSource::Request {
+                method: "GET".to_owned(),
+                path: "/42".to_owned(),
+                status: 500,
+                code: Some("guest_trap".to_owned()),
+                duration_ms: 3.1,
+                cpu_ms: 0.9,
+                memory_bytes: 6_501_171,
+            },
+        )
+    }
+
+    #[test]
+    fn lines_gather_below_their_request() {
+        let mut view = LogView::new(Style::Full);
+        assert_eq!(view.push(stderr("A", "one")), "");
+        assert_eq!(view.push(stderr("B", "other\u{1b}[2J")), "");
+        assert_eq!(
+            view.push(failure("A", "unreachable\n  0  orders::price")),
+            ""
+        );
+        let text = view.push(request("A"));
+        let (heading, rest) = text.split_once('\n').unwrap();
+        assert!(
+            heading
+                .ends_with(" orders v7 A GET /42 → 500 guest_trap   3.1 ms · 0.9 ms CPU · 6.2 MiB"),
+            "{heading}"
+        );
+        assert_eq!(
+            rest,
+            "  stderr  one\n  failed  unreachable\n      0  orders::price\n"
+        );
+        assert_eq!(view.push(failure("A", "late")), "  failed  late\n");
+        let rest = view.finish();
+        assert!(
+            rest.ends_with(" orders v7 B …\n  stderr  other\\u{1b}[2J\n"),
+            "{rest}"
+        );
+        assert_eq!(view.finish(), "");
+    }
+
+    #[test]
+    fn a_developers_own_server_says_less() {
+        let mut view = LogView::new(Style::Brief);
+        assert_eq!(
+            view.push(request("A")),
+            "   GET /42          500   3.1 ms   6.2 MiB   guest_trap\n"
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! The `faas` command: the host (`faas serve`), and the client of its API (every other verb).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `args` | the command line as typed |
+//! | `context` | the command line as needed: server, token |
+//! | `commands` | one file per verb |
+//! | `client`, `ndjson` | typed calls to the admin API |
+//! | `project`, `build`, `artifact` | `faas.toml`, its build, and what the build makes |
+//! | `ui`, `format`, `log_view` | what is printed, and how it looks |
+//! | `error` | why a command fails; the exit codes |
+
+mod args;
+mod artifact;
+mod build;
+mod client;
+mod commands;
+mod context;
+mod error;
+mod format;
+mod log_view;
+mod ndjson;
+mod project;
+mod ui;
+#[cfg(feature = "serve")]
+mod watch;
+
+use std::process::ExitCode;
+
+#[cfg(feature = "serve")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The host runs its own executable again to compile; that process does nothing else.
+    #[cfg(feature = "serve")]
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|verb| verb == "compile-worker")
+    {
+        return faas_runtime::compile_worker();
+    }
+    commands::run(&std::env::args_os().collect::<Vec<_>>())
+}

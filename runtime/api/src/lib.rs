@@ -1,0 +1,21 @@
+//! What both ends of a faas deployment share: names, wire types, error codes and the inspection
+//! of an artifact. No asynchronous runtime, no HTTP library, no engine.
+//!
+//! Conventions of the wire: JSON, `snake_case`, RFC 3339 times, sizes in bytes, durations in
+//! milliseconds unless the field's name says otherwise. Fields are only ever added.
+
+pub mod apps;
+pub mod artifact;
+pub mod deploy;
+pub mod digest;
+pub mod error;
+pub mod logs;
+pub mod names;
+
+pub use apps::{App, AppList, AppSummary, Function, Traffic, TrafficShare, Version, VersionList};
+pub use artifact::{Artifact, ArtifactError, Kind};
+pub use deploy::{DeployEvent, Deployed};
+pub use digest::Digest;
+pub use error::{ErrorBody, ErrorCode, ImportProblem};
+pub use logs::{LogLine, LogSource};
+pub use names::{AppName, FunctionName, NameError, VersionId};

@@ -1,0 +1,140 @@
+//! The settings of a node. Each module owns its part; this file only puts them together.
+
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+pub use crate::{
+    admin::AdminConfig,
+    engine::{EngineConfig, Limits},
+    functions::DeployConfig,
+    ingress::IngressConfig,
+    telemetry::LogConfig,
+};
+
+/// Every setting of a node. `config.toml` at the repository's root shows each with its default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the node keeps its state. Empty: `$XDG_DATA_HOME/faas`, else `~/.local/share/faas`.
+    pub data_dir: PathBuf,
+    /// Where requests come in.
+    pub ingress: IngressConfig,
+    /// Where the operator and the command line come in.
+    pub admin: AdminConfig,
+    /// The pool of instances and the compile process.
+    pub engine: EngineConfig,
+    /// What one call of a function may use.
+    pub limits: Limits,
+    /// What a deploy may be and how many versions are kept.
+    pub deploy: DeployConfig,
+    /// The node's own log.
+    pub log: LogConfig,
+}
+
+/// Why the settings cannot be used. The text names the file and what to write instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file that was named.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file that was named.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The setting, `section.key`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads a configuration file. Settings it does not name have their defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, or names a setting that does not exist.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })
+    }
+
+    /// Checks what a type cannot say.
+    ///
+    /// # Errors
+    /// The first setting whose value cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, problem: &str| {
+            Err(ConfigError::Value {
+                key,
+                problem: problem.to_owned(),
+            })
+        };
+        if !self.admin.listen.ip().is_loopback() && !self.admin.insecure {
+            return value(
+                "admin.listen",
+                "beyond loopback the token would travel in clear text; put a TLS proxy in front, \
+                 or set `admin.insecure = true`",
+            );
+        }
+        if !(1 << 16..=512 << 20).contains(&self.limits.memory_bytes) {
+            return value(
+                "limits.memory_bytes",
+                "is from 65536 to 536870912 (512 MiB)",
+            );
+        }
+        if self.limits.cpu_ms == 0 || self.limits.wall_ms == 0 || self.limits.first_byte_ms == 0 {
+            return value(
+                "limits",
+                "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1",
+            );
+        }
+        if self.deploy.keep_versions == 0 {
+            return value("deploy.keep_versions", "is at least 1");
+        }
+        let domain = self.ingress.base_domain.as_str();
+        if domain.is_empty() || domain.starts_with('.') || domain.contains([':', '/', ' ']) {
+            return value(
+                "ingress.base_domain",
+                "is a domain name without a port, as `localhost`",
+            );
+        }
+        Ok(())
+    }
+
+    /// The data directory in force: the one that is set, else the platform's default.
+    pub fn resolved_data_dir(&self) -> PathBuf {
+        if self.data_dir.as_os_str().is_empty() {
+            default_data_dir()
+        } else {
+            self.data_dir.clone()
+        }
+    }
+}
+
+/// `$XDG_DATA_HOME/faas`, else `~/.local/share/faas`, else `./faas-data`.
+pub fn default_data_dir() -> PathBuf {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (folder("XDG_DATA_HOME"), folder("HOME")) {
+        (Some(data), _) => PathBuf::from(data).join("faas"),
+        (None, Some(home)) => PathBuf::from(home).join(".local/share/faas"),
+        (None, None) => PathBuf::from("faas-data"),
+    }
+}

@@ -1,0 +1,190 @@
+//! Wasm to native code, through the compile process.
+
+use super::{
+    cache::CodeCache,
+    pool::Flavor,
+    worker::{Job, Outcome},
+};
+use crate::{functions::DeployConfig, telemetry::metrics::Metrics};
+use faas_api::Digest;
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+    sync::Semaphore,
+    time::timeout,
+};
+
+/// Bytes of the compile process's own words that are kept.
+const MAX_OUTPUT: u64 = 64 << 10;
+
+/// Why there is no native code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompileError {
+    /// The artifact is at fault.
+    #[error("{0}")]
+    Refused(String),
+    /// It would have taken more than is allowed.
+    #[error("{0}")]
+    OverLimit(String),
+    /// The platform is at fault.
+    #[error("the compile process failed: {0}")]
+    Failed(String),
+}
+
+/// Runs compile processes, a few at once.
+pub(crate) struct Compiler {
+    seats: Semaphore,
+    cpu_s: u64,
+    memory_bytes: u64,
+    patience: Duration,
+    metrics: Metrics,
+}
+
+impl Compiler {
+    /// A compiler with these limits.
+    pub(crate) fn new(config: &DeployConfig, metrics: Metrics) -> Self {
+        Self {
+            seats: Semaphore::new(config.compile_concurrency.max(1)),
+            cpu_s: config.compile_cpu_s,
+            memory_bytes: config.compile_memory_bytes,
+            patience: Duration::from_secs(config.compile_timeout_s),
+            metrics,
+        }
+    }
+
+    /// Puts the native code of an artifact into a cache.
+    ///
+    /// # Errors
+    /// When the artifact cannot be compiled, or not within the limits. Nothing is left behind.
+    pub(crate) async fn compile(
+        &self,
+        input: &Path,
+        digest: &Digest,
+        (flavor, component): (Flavor, bool),
+        cache: &CodeCache,
+    ) -> Result<(), CompileError> {
+        let closed = |_| CompileError::Failed("the node is stopping".to_owned());
+        let _seat = self.seats.acquire().await.map_err(closed)?;
+        let started = Instant::now();
+        let job = Job {
+            input: input.to_owned(),
+            output: cache.temporary(digest),
+            flavor,
+            component,
+            cpu_s: self.cpu_s,
+            memory_bytes: self.memory_bytes,
+        };
+        let outcome = self.run(&job).await;
+        match outcome {
+            Ok(()) => {
+                let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
+                cache.adopt(digest).map_err(failed)?;
+                self.metrics
+                    .compile_seconds
+                    .observe(started.elapsed().as_secs_f64());
+                Ok(())
+            }
+            Err(error) => {
+                cache.remove(digest);
+                Err(error)
+            }
+        }
+    }
+
+    async fn run(&self, job: &Job) -> Result<(), CompileError> {
+        let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
+        let job_text = serde_json::to_vec(job).map_err(|error| failed(error.into()))?;
+        // The name of the file that runs, even if another was put in its place since.
+        let mut child = Command::new("/proc/self/exe")
+            .arg0("faas")
+            .arg("compile-worker")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let Ok(ended) = timeout(self.patience, converse(&mut child, &job_text)).await else {
+            // Dropping the child ends it.
+            return Err(CompileError::OverLimit(format!(
+                "compiling it takes more than {} s (limit `deploy.compile_timeout_s`)",
+                self.patience.as_secs()
+            )));
+        };
+        let (status, stdout, stderr) = ended.map_err(failed)?;
+        match serde_json::from_slice(&stdout) {
+            Ok(Outcome::Compiled) => Ok(()),
+            Ok(Outcome::Refused(why)) => Err(CompileError::Refused(why)),
+            Ok(Outcome::Failed(why)) => Err(CompileError::Failed(why)),
+            Err(_) => Err(self.explain(status, &stderr)),
+        }
+    }
+
+    /// What stopped a process that could not say it.
+    fn explain(&self, status: ExitStatus, stderr: &[u8]) -> CompileError {
+        const SIGABRT: i32 = 6;
+        const SIGKILL: i32 = 9;
+        const SIGXCPU: i32 = 24;
+        let words = String::from_utf8_lossy(stderr);
+        let words = words.trim();
+        let out_of_memory = words.contains("memory allocation") || words.contains("annot allocate");
+        match status.signal() {
+            // At the hard limit, which is the same here, the kernel kills instead of asking.
+            Some(SIGXCPU | SIGKILL) => CompileError::OverLimit(format!(
+                "compiling it takes more than {} s of CPU time (limit `deploy.compile_cpu_s`)",
+                self.cpu_s
+            )),
+            Some(SIGABRT) if out_of_memory => self.out_of_memory(),
+            _ if out_of_memory => self.out_of_memory(),
+            _ => CompileError::Failed(format!("{status}: {words}")),
+        }
+    }
+
+    fn out_of_memory(&self) -> CompileError {
+        CompileError::OverLimit(format!(
+            "compiling it takes more than {} MiB of memory (limit `deploy.compile_memory_bytes`)",
+            self.memory_bytes >> 20
+        ))
+    }
+}
+
+/// Gives the job, takes both outputs, and waits for the end.
+async fn converse(
+    child: &mut Child,
+    job: &[u8],
+) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // A process that ended already says more by its status than this error does.
+        let _ = stdin.write_all(job).await;
+    }
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let read = async |stream: Option<&mut (dyn tokio::io::AsyncRead + Unpin + Send)>| {
+        let mut bytes = Vec::new();
+        if let Some(stream) = stream {
+            stream.take(MAX_OUTPUT).read_to_end(&mut bytes).await?;
+        }
+        std::io::Result::Ok(bytes)
+    };
+    let (mut stdout, mut stderr) = (stdout, stderr);
+    let (stdout, stderr) = tokio::try_join!(
+        read(
+            stdout
+                .as_mut()
+                .map(|s| s as &mut (dyn tokio::io::AsyncRead + Unpin + Send))
+        ),
+        read(
+            stderr
+                .as_mut()
+                .map(|s| s as &mut (dyn tokio::io::AsyncRead + Unpin + Send))
+        ),
+    )?;
+    Ok((child.wait().await?, stdout, stderr))
+}

@@ -1,0 +1,93 @@
+//! Why a call has no answer, and who is to blame.
+
+use faas_api::ErrorCode;
+use std::time::Duration;
+
+/// Why a call failed. The text is for the log; a client only ever sees the code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvokeError {
+    /// The guest trapped; the text has the trap and the guest's frames.
+    #[error("trap    {0}")]
+    Trap(String),
+    /// The guest ended without an answer.
+    #[error("the function ended without setting a response")]
+    NoResponse,
+    /// The guest exited with a failure.
+    #[error("the function exited with status {0}")]
+    Exit(i32),
+    /// The guest answered something HTTP does not allow.
+    #[error("the function's response is not valid: {0}")]
+    BadResponse(String),
+    /// The guest used up its CPU time.
+    #[error("limit `cpu_ms` reached: used {used:?} of {limit:?}")]
+    CpuTime {
+        /// What it may use.
+        limit: Duration,
+        /// What it had used when it was stopped.
+        used: Duration,
+    },
+    /// The guest took too long.
+    #[error("limit `{name}` reached: {limit:?} without {awaited}")]
+    WallTime {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        limit: Duration,
+        /// What was waited for.
+        awaited: &'static str,
+    },
+    /// No instance came free in time.
+    #[error("all {pool_size} instances are in use and {queued} requests wait")]
+    Overloaded {
+        /// How many instances there are.
+        pool_size: u32,
+        /// How many requests wait for one.
+        queued: usize,
+    },
+    /// The function already runs as often as it may.
+    #[error("limit `concurrency` reached: {limit} calls at once")]
+    Concurrency {
+        /// How often it may.
+        limit: u32,
+    },
+    /// The artifact or its native code could not be had.
+    #[error("artifact unavailable: {0}")]
+    Unavailable(String),
+    /// The platform failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl InvokeError {
+    /// The code a client sees.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Trap(_) => ErrorCode::GuestTrap,
+            Self::NoResponse => ErrorCode::GuestNoResponse,
+            Self::Exit(_) => ErrorCode::GuestExit,
+            Self::BadResponse(_) => ErrorCode::BadResponse,
+            Self::CpuTime { .. } => ErrorCode::CpuTime,
+            Self::WallTime { .. } => ErrorCode::WallTime,
+            Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::Concurrency { .. } => ErrorCode::Concurrency,
+            Self::Unavailable(_) => ErrorCode::ArtifactUnavailable,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether the function, rather than the platform or its load, is at fault.
+    pub(crate) fn is_guests_fault(&self) -> bool {
+        match self {
+            Self::Trap(_)
+            | Self::NoResponse
+            | Self::Exit(_)
+            | Self::BadResponse(_)
+            | Self::CpuTime { .. }
+            | Self::WallTime { .. } => true,
+            Self::Overloaded { .. }
+            | Self::Concurrency { .. }
+            | Self::Unavailable(_)
+            | Self::Internal(_) => false,
+        }
+    }
+}

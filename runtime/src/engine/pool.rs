@@ -1,0 +1,290 @@
+//! How large the pool of instances is, and how the two engines are set up.
+//!
+//! Two engines, because support for the concurrency of WASI 0.3 costs every host call of 0.2
+//! guests a task that they never use.
+
+use super::config::{EngineConfig, Isolation, Limits};
+use std::{fmt, fs};
+use wasmtime::{
+    Config, Enabled, Engine, ModuleVersionStrategy, OptLevel, PoolingAllocationConfig, Result,
+    WasmBacktraceDetails,
+};
+
+/// The release of the engine: native code of another one is never loaded. A test holds it against
+/// the lock file.
+pub(crate) const ENGINE_RELEASE: &str = "48.0.8";
+
+/// The most instances a derived pool has; a 47-bit address space holds about 30,000 slots.
+const MAX_POOL: u64 = 4096;
+/// Memory maps that an instance in use may need over both engines' pools: two for its stack in
+/// each, four for its memory, the rest for tables.
+const MAPS_PER_INSTANCE: u64 = 24;
+/// Bytes of a memory that stay resident between two instances of a slot.
+const KEEP_RESIDENT: usize = 1 << 20;
+/// Bytes of a table that stay resident.
+const TABLE_KEEP_RESIDENT: usize = 64 << 10;
+/// Memory a stack and an instance's own records may take, in bytes.
+const OVERHEAD_PER_INSTANCE: u64 = 2 << 20;
+
+/// Which of the two engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Flavor {
+    /// Components of WASI 0.2 and modules of WASI 0.1.
+    Sync,
+    /// Components of WASI 0.3.
+    Concurrent,
+}
+
+impl Flavor {
+    /// What decides about native code, the same in the host and in the compile process.
+    pub(crate) fn config(self) -> Result<Config> {
+        let mut config = Config::new();
+        let concurrent = self == Self::Concurrent;
+        config
+            .wasm_component_model_async(concurrent)
+            .concurrency_support(concurrent)
+            .epoch_interruption(true)
+            .max_wasm_stack(512 << 10)
+            .async_stack_size(2 << 20)
+            .memory_may_move(false)
+            // Snapshots of whole interpreters stay copy-on-write up to this size.
+            .memory_guaranteed_dense_image_size(128 << 20)
+            .cranelift_opt_level(OptLevel::Speed)
+            // A trap names functions by symbol; unwinding native frames is never needed.
+            .native_unwind_info(false)
+            .generate_address_map(false)
+            .debug_symbols(false)
+            .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+            .module_version(ModuleVersionStrategy::Custom(format!(
+                "faas-{ENGINE_RELEASE}"
+            )))?;
+        Ok(config)
+    }
+
+    /// An engine that runs instances from a pool.
+    pub(crate) fn engine(self, plan: &PoolPlan) -> Result<Engine> {
+        let n = plan.instances;
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(n)
+            .total_core_instances(n.saturating_mul(32))
+            .total_memories(n.saturating_add(n / 2))
+            .total_tables(n.saturating_mul(4))
+            .total_stacks(n.saturating_add(n / 8))
+            .max_unused_warm_slots(n)
+            .max_memory_size(usize::try_from(plan.memory_limit).unwrap_or(usize::MAX))
+            .table_elements(plan.table_elements)
+            .max_core_instance_size(4 << 20)
+            .max_component_instance_size(4 << 20)
+            .max_core_instances_per_component(200)
+            .max_memories_per_component(32)
+            .max_tables_per_component(64)
+            .max_tables_per_module(8)
+            .decommit_batch_size(1);
+        if plan.page_map_reset {
+            pool.linear_memory_keep_resident(KEEP_RESIDENT)
+                .table_keep_resident(TABLE_KEEP_RESIDENT)
+                .pagemap_scan(Enabled::Yes);
+        }
+        let mut config = self.config()?;
+        config.allocation_strategy(pool);
+        Engine::new(&config)
+    }
+
+    /// An engine that only compiles.
+    pub(crate) fn compiler(self) -> Result<Engine> {
+        Engine::new(&self.config()?)
+    }
+}
+
+/// What the pool is made of, derived from the machine once, at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolPlan {
+    /// The most instances at once.
+    pub(crate) instances: u32,
+    /// The most linear memory of one instance, in bytes.
+    pub(crate) memory_limit: u64,
+    /// The most elements of one table.
+    pub(crate) table_elements: usize,
+    /// The most linear memory of all instances together, in bytes.
+    pub(crate) memory_budget: u64,
+    /// The machine's memory, or what its control group allows, in bytes.
+    pub(crate) machine_memory: u64,
+    /// Whether used slots are reset by page map.
+    pub(crate) page_map_reset: bool,
+}
+
+/// What the plan depends on.
+#[derive(Debug, Clone)]
+struct Machine {
+    memory: u64,
+    max_maps: u64,
+    page_map_scan: bool,
+    swap: bool,
+}
+
+impl Machine {
+    fn read() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let total = read("/proc/meminfo")
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("MemTotal:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .parse()
+                    .ok()
+            })
+            .map_or(1 << 30, |kib: u64| kib.saturating_mul(1024));
+        let group = read("/sys/fs/cgroup/memory.max")
+            .trim()
+            .parse()
+            .unwrap_or(u64::MAX);
+        Self {
+            memory: total.min(group),
+            max_maps: read("/proc/sys/vm/max_map_count")
+                .trim()
+                .parse()
+                .unwrap_or(65_530),
+            page_map_scan: PoolingAllocationConfig::is_pagemap_scan_available(),
+            // A header line, then one line per swap area. A control group may forbid its use.
+            swap: read("/proc/swaps").lines().count() > 1
+                && read("/sys/fs/cgroup/memory.swap.max").trim() != "0",
+        }
+    }
+}
+
+impl PoolPlan {
+    /// The plan for this machine.
+    pub(crate) fn for_this_machine(config: &EngineConfig, limits: &Limits) -> Self {
+        Self::derive(config, limits, &Machine::read())
+    }
+
+    fn derive(config: &EngineConfig, limits: &Limits, machine: &Machine) -> Self {
+        let by_maps = machine.max_maps.saturating_mul(3) / 4 / MAPS_PER_INSTANCE;
+        // Every instance at its smallest must fit twice over; how much they may grow together is
+        // the budget's business.
+        let by_memory = machine.memory / 4 / OVERHEAD_PER_INSTANCE;
+        let derived = by_maps.min(by_memory).clamp(16, MAX_POOL);
+        let instances = match config.pool_size {
+            0 => u32::try_from(derived).unwrap_or(16),
+            set => set,
+        };
+        let memory_budget = match config.memory_budget_bytes {
+            0 => machine.memory / 2,
+            set => set,
+        };
+        Self {
+            instances,
+            memory_limit: limits.memory_bytes,
+            table_elements: limits.table_elements,
+            memory_budget,
+            machine_memory: machine.memory,
+            // The page map does not show a page that was swapped out as written, so with swap a
+            // used slot could keep what its last guest wrote there.
+            page_map_reset: config.isolation == Isolation::Fast
+                && machine.page_map_scan
+                && !machine.swap,
+        }
+    }
+
+    /// The most memory that instances can take in all, in bytes.
+    pub(crate) fn worst_case(&self) -> u64 {
+        let slots = u64::from(self.instances);
+        let memories = slots
+            .saturating_mul(self.memory_limit)
+            .min(self.memory_budget);
+        memories.saturating_add(slots.saturating_mul(OVERHEAD_PER_INSTANCE))
+    }
+}
+
+impl fmt::Display for PoolPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        write!(
+            f,
+            "{} instances · {} MiB each at most · page-map reset {} · worst case {:.1} of {:.1} GiB",
+            self.instances,
+            self.memory_limit >> 20,
+            if self.page_map_reset { "on" } else { "off" },
+            gib(self.worst_case()),
+            gib(self.machine_memory),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            memory: 24 << 30,
+            max_maps: 65_530,
+            page_map_scan: true,
+            swap: false,
+        }
+    }
+
+    fn plan(machine: &Machine) -> PoolPlan {
+        PoolPlan::derive(&EngineConfig::default(), &Limits::default(), machine)
+    }
+
+    #[test]
+    fn the_pool_fits_the_machine() {
+        let plan = plan(&machine());
+        assert_eq!(plan.instances, 2047);
+        assert!(plan.worst_case() < plan.machine_memory);
+        let small = Machine {
+            memory: 512 << 20,
+            ..machine()
+        };
+        let small = PoolPlan::derive(&EngineConfig::default(), &Limits::default(), &small);
+        assert_eq!(small.instances, 64);
+        assert!(small.worst_case() < small.machine_memory);
+    }
+
+    #[test]
+    fn swap_turns_page_map_reset_off() {
+        assert!(plan(&machine()).page_map_reset);
+        assert!(
+            !plan(&Machine {
+                swap: true,
+                ..machine()
+            })
+            .page_map_reset
+        );
+        assert!(
+            !plan(&Machine {
+                page_map_scan: false,
+                ..machine()
+            })
+            .page_map_reset
+        );
+        let strict = EngineConfig {
+            isolation: Isolation::Strict,
+            ..EngineConfig::default()
+        };
+        assert!(!PoolPlan::derive(&strict, &Limits::default(), &machine()).page_map_reset);
+    }
+
+    #[test]
+    fn the_compile_process_makes_code_for_the_pool() {
+        let plan = PoolPlan {
+            instances: 2,
+            ..plan(&machine())
+        };
+        for flavor in [Flavor::Sync, Flavor::Concurrent] {
+            let code = flavor
+                .compiler()
+                .unwrap()
+                .precompile_module(b"\0asm\x01\0\0\0")
+                .unwrap();
+            let engine = flavor.engine(&plan).unwrap();
+            #[expect(unsafe_code, reason = "the code was made one line above")]
+            let loaded = unsafe { wasmtime::Module::deserialize(&engine, code) };
+            assert!(loaded.is_ok(), "{flavor:?}: {:?}", loaded.err());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Where an app answers, as people are told.
+
+use faas_api::{AppName, VersionId};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What the addresses of apps are made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
+    ingress: SocketAddr,
+    base_domain: String,
+    path_routing: bool,
+}
+
+impl Addresses {
+    /// Addresses behind this listener.
+    pub(crate) fn new(ingress: SocketAddr, base_domain: &str, path_routing: bool) -> Self {
+        // An unspecified address is where one listens, not where one can go.
+        let ip = match ingress.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        let ingress = SocketAddr::new(ip, ingress.port());
+        Self {
+            ingress,
+            base_domain: base_domain.to_owned(),
+            path_routing,
+        }
+    }
+
+    /// Every address of an app, the one to show first.
+    pub(crate) fn of(&self, app: &AppName) -> Vec<String> {
+        let host = format!("http://{app}.{}:{}/", self.base_domain, self.ingress.port());
+        match self.path_routing {
+            true => vec![format!("http://{}/{app}/", self.ingress), host],
+            false => vec![host],
+        }
+    }
+
+    /// The address to show for an app.
+    pub(crate) fn main(&self, app: &AppName) -> String {
+        self.of(app).swap_remove(0)
+    }
+
+    /// The address that always reaches one version.
+    pub(crate) fn preview(&self, app: &AppName, version: VersionId) -> String {
+        match self.path_routing {
+            true => format!("http://{}/{app}@{version}/", self.ingress),
+            false => {
+                format!(
+                    "http://{version}--{app}.{}:{}/",
+                    self.base_domain,
+                    self.ingress.port()
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let app = "hello".parse().unwrap();
+        let listener = SocketAddr::from(([0, 0, 0, 0], 8080));
+        let addresses = Addresses::new(listener, "localhost", true);
+        assert_eq!(addresses.main(&app), "http://127.0.0.1:8080/hello/");
+        assert_eq!(addresses.of(&app)[1], "http://hello.localhost:8080/");
+        assert_eq!(
+            addresses.preview(&app, VersionId::new(3)),
+            "http://127.0.0.1:8080/hello@v3/"
+        );
+        let addresses = Addresses::new(listener, "example.com", false);
+        assert_eq!(addresses.main(&app), "http://hello.example.com:8080/");
+        assert_eq!(
+            addresses.preview(&app, VersionId::new(3)),
+            "http://v3--hello.example.com:8080/"
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! What one instance may use, and what it has used.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use wasmtime::ResourceLimiter;
+
+/// The most core instances, memories and tables of one component.
+const MAX_INSTANCES: usize = 200;
+const MAX_MEMORIES: usize = 32;
+const MAX_TABLES: usize = 64;
+
+/// What one call has used so far. Shared by the store, the future that polls it and the ingress.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    epoch: Instant,
+    cpu_ns: AtomicU64,
+    /// When the poll that runs now began, in nanoseconds since `epoch`; 0 between polls.
+    polling_since_ns: AtomicU64,
+    memory_peak: AtomicU64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            cpu_ns: AtomicU64::new(0),
+            polling_since_ns: AtomicU64::new(0),
+            memory_peak: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Meter {
+    /// CPU time of the guest and its host calls: the time its worker thread spent on it. Reading
+    /// the thread's own CPU clock would be exact and cost more than many a guest.
+    pub(crate) fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_ns.load(Relaxed))
+    }
+
+    /// The largest sum of its linear memories, in bytes.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.memory_peak.load(Relaxed)
+    }
+
+    /// Runs one poll of the guest, and counts its time.
+    pub(crate) fn count<R>(&self, poll: impl FnOnce() -> R) -> R {
+        let since = self.now_ns();
+        self.polling_since_ns.store(since, Relaxed);
+        let result = poll();
+        self.polling_since_ns.store(0, Relaxed);
+        self.cpu_ns
+            .fetch_add(self.now_ns().saturating_sub(since), Relaxed);
+        result
+    }
+
+    /// CPU time including the poll that runs now.
+    fn cpu_now(&self) -> Duration {
+        let running = match self.polling_since_ns.load(Relaxed) {
+            0 => 0,
+            since => self.now_ns().saturating_sub(since),
+        };
+        Duration::from_nanos(self.cpu_ns.load(Relaxed) + running)
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+}
+
+/// The memory that all instances of a node share.
+#[derive(Debug)]
+pub(crate) struct MemoryBudget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl MemoryBudget {
+    /// A budget of so many bytes.
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            used: AtomicU64::new(0),
+        })
+    }
+
+    /// The bytes there are in all.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self.used.fetch_add(bytes, Relaxed) + bytes;
+        if taken > self.limit {
+            self.used.fetch_sub(bytes, Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// The guest used up its CPU time: the error that stops it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuExhausted {
+    /// What it may use.
+    pub(crate) limit: Duration,
+    /// What it had used.
+    pub(crate) used: Duration,
+}
+
+impl fmt::Display for CpuExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "used {:?} of {:?} CPU time", self.used, self.limit)
+    }
+}
+
+impl std::error::Error for CpuExhausted {}
+
+/// What one instance may use. Memory is returned to the node when this is dropped.
+pub(crate) struct Budget {
+    /// Linear memory, all memories together, in bytes.
+    pub(crate) memory_limit: u64,
+    /// Elements of all tables.
+    pub(crate) table_limit: usize,
+    /// CPU time.
+    pub(crate) cpu_limit: Duration,
+    memory: u64,
+    table_elements: usize,
+    refused: Option<String>,
+    node: Arc<MemoryBudget>,
+    meter: Arc<Meter>,
+}
+
+impl Budget {
+    /// A budget of which nothing is used.
+    pub(crate) fn new(
+        memory_limit: u64,
+        table_limit: usize,
+        cpu_limit: Duration,
+        node: Arc<MemoryBudget>,
+        meter: Arc<Meter>,
+    ) -> Self {
+        Self {
+            memory_limit,
+            table_limit,
+            cpu_limit,
+            memory: 0,
+            table_elements: 0,
+            refused: None,
+            node,
+            meter,
+        }
+    }
+
+    /// Asked at every tick that interrupts the guest: whether it may go on.
+    pub(crate) fn check_cpu(&self) -> Result<(), CpuExhausted> {
+        let used = self.meter.cpu_now();
+        if used < self.cpu_limit {
+            return Ok(());
+        }
+        Err(CpuExhausted {
+            limit: self.cpu_limit,
+            used,
+        })
+    }
+
+    /// The last growth that was refused, if one was: it explains most traps that follow.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        self.node.give_back(self.memory);
+    }
+}
+
+impl ResourceLimiter for Budget {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        let total = self.memory.saturating_add(more);
+        if total > self.memory_limit {
+            self.refused = Some(format!(
+                "limit `memory_bytes` reached: asked for {total} of {} bytes",
+                self.memory_limit
+            ));
+            return Ok(false);
+        }
+        if !self.node.take(more) {
+            self.refused = Some(format!(
+                "the node's memory budget of {} bytes is in use",
+                self.node.limit()
+            ));
+            return Ok(false);
+        }
+        self.memory = total;
+        self.meter.memory_peak.fetch_max(total, Relaxed);
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self
+            .table_elements
+            .saturating_add(desired.saturating_sub(current));
+        if total > self.table_limit {
+            self.refused = Some(format!(
+                "limit `table_elements` reached: asked for {total} of {}",
+                self.table_limit
+            ));
+            return Ok(false);
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(node: &Arc<MemoryBudget>) -> Budget {
+        Budget::new(
+            100,
+            10,
+            Duration::from_secs(1),
+            node.clone(),
+            Arc::default(),
+        )
+    }
+
+    #[test]
+    fn memory_is_summed_over_all_memories() {
+        let node = MemoryBudget::new(1000);
+        let mut budget = budget(&node);
+        assert!(budget.memory_growing(0, 60, None).unwrap());
+        assert!(budget.memory_growing(0, 40, None).unwrap());
+        assert!(!budget.memory_growing(40, 41, None).unwrap());
+        assert!(budget.refused().unwrap().contains("memory_bytes"));
+        assert_eq!(budget.meter.memory_peak(), 100);
+    }
+
+    #[test]
+    fn the_nodes_memory_is_shared_and_returned() {
+        let node = MemoryBudget::new(150);
+        let mut first = budget(&node);
+        let mut second = budget(&node);
+        assert!(first.memory_growing(0, 100, None).unwrap());
+        assert!(!second.memory_growing(0, 100, None).unwrap());
+        drop(first);
+        assert!(second.memory_growing(0, 100, None).unwrap());
+        drop(second);
+        assert_eq!(node.used.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn tables_are_summed() {
+        let node = MemoryBudget::new(0);
+        let mut budget = budget(&node);
+        assert!(budget.table_growing(0, 6, None).unwrap());
+        assert!(!budget.table_growing(0, 5, None).unwrap());
+    }
+
+    #[test]
+    fn cpu_time_counts_the_poll_that_runs() {
+        let node = MemoryBudget::new(0);
+        let mut budget = budget(&node);
+        budget.cpu_limit = Duration::from_nanos(1);
+        let meter = budget.meter.clone();
+        assert!(
+            meter
+                .count(|| {
+                    std::hint::black_box((0..1000).sum::<u64>());
+                    budget.check_cpu()
+                })
+                .is_err()
+        );
+        assert!(meter.cpu() > Duration::ZERO);
+    }
+}

@@ -1,0 +1,152 @@
+//! What a guest may ask for, and how much of it.
+//!
+//! Every context is always built and everything is denied until a grant says otherwise: no
+//! network, no files, no environment. `wasmtime` is named here and in `engine/`, nowhere else.
+
+pub(crate) mod budget;
+mod http;
+pub(crate) mod offers;
+pub(crate) mod stdio;
+
+pub(crate) use budget::{Budget, CpuExhausted, MemoryBudget, Meter};
+
+use http::Hooks;
+use stdio::LogStream;
+use wasmtime::{Result, component::Linker};
+use wasmtime_wasi::{
+    ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
+    cli::{StdinStream, StdoutStream},
+    p1::WasiP1Ctx,
+};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Entries of a guest's resource table, and handles of a component.
+pub(crate) const MAX_HANDLES: usize = 10_000;
+/// Bytes that one host call may copy out of a guest.
+pub(crate) const HOSTCALL_FUEL: usize = 4 << 20;
+/// Bytes of random data that one host call gives.
+const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// What a component's store carries.
+pub(crate) struct HostState {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    table: ResourceTable,
+    /// What the instance may use.
+    pub(crate) budget: Budget,
+}
+
+impl HostState {
+    /// The state of a component that speaks HTTP by itself; both of its outputs are log lines.
+    pub(crate) fn new(output: &LogStream, budget: Budget) -> Self {
+        let mut wasi = denied();
+        wasi.stdout(output.stdout()).stderr(output.stderr());
+        Self::with(wasi.build(), budget)
+    }
+
+    /// The state of a component that is called as CGI.
+    pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
+        Self::with(cgi.context().build(), budget)
+    }
+
+    fn with(wasi: WasiCtx, budget: Budget) -> Self {
+        let mut table = ResourceTable::with_capacity(16);
+        table.set_max_capacity(MAX_HANDLES);
+        Self {
+            wasi,
+            http: WasiHttpCtx::new(),
+            hooks: Hooks,
+            table,
+            budget,
+        }
+    }
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for HostState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
+    }
+}
+
+/// What a core module's store carries.
+pub(crate) struct ModuleState {
+    wasi: WasiP1Ctx,
+    /// What the instance may use.
+    pub(crate) budget: Budget,
+}
+
+impl ModuleState {
+    /// The state of a core module, which is called as CGI.
+    pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
+        Self {
+            wasi: cgi.context().build_p1(),
+            budget,
+        }
+    }
+}
+
+/// What a CGI program gets: its meta-variables, and three streams (RFC 3875 §4, §6).
+pub(crate) struct CgiStreams {
+    /// Meta-variables, as the environment.
+    pub(crate) variables: Vec<(String, String)>,
+    /// The request's body.
+    pub(crate) stdin: Box<dyn StdinStream + Sync>,
+    /// The response: header block and body.
+    pub(crate) stdout: Box<dyn StdoutStream + Sync>,
+    /// Where log lines go.
+    pub(crate) log: LogStream,
+}
+
+impl CgiStreams {
+    fn context(self) -> WasiCtxBuilder {
+        let mut wasi = denied();
+        wasi.envs(&self.variables)
+            .arg("function")
+            .stdin(self.stdin)
+            .stdout(self.stdout)
+            .stderr(self.log.stderr());
+        wasi
+    }
+}
+
+/// A context that grants nothing.
+fn denied() -> WasiCtxBuilder {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .max_random_size(MAX_RANDOM_BYTES);
+    wasi
+}
+
+/// Everything a component of WASI 0.2 may import.
+pub(crate) fn link_02(linker: &mut Linker<HostState>) -> Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
+
+/// Everything a component of WASI 0.3 may import: toolchains mix 0.2 interfaces in, so those too.
+pub(crate) fn link_03(linker: &mut Linker<HostState>) -> Result<()> {
+    link_02(linker)?;
+    wasmtime_wasi::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(linker)
+}
+
+/// Everything a core module may import.
+pub(crate) fn link_01(linker: &mut wasmtime::Linker<ModuleState>) -> Result<()> {
+    wasmtime_wasi::p1::add_to_linker_async(linker, |state| &mut state.wasi)
+}

@@ -1,0 +1,26 @@
+//! The faas host: runs WebAssembly functions, a fresh sandbox per request.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`run`] | the one verb: starts a node and serves until it is told to stop |
+//! | [`Config`] | every setting of a node |
+//! | [`Shutdown`] | how a node is told to stop |
+//! | [`compile_worker`] | the entry of the compile process |
+
+mod admin;
+mod clock;
+pub mod config;
+mod deploy;
+mod engine;
+mod functions;
+mod host;
+mod ingress;
+mod node;
+mod request_id;
+mod shutdown;
+mod storage;
+mod telemetry;
+
+pub use config::Config;
+pub use node::{Ready, RunError, compile_worker, run};
+pub use shutdown::Shutdown;

@@ -1,0 +1,75 @@
+//! The connections that read: a few, used in turn on threads that may wait.
+
+use super::database::{Fault, open_reader};
+use crate::storage::{
+    StorageError,
+    files::{blocking, lock},
+};
+use rusqlite::Connection;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+};
+use tokio::sync::Semaphore;
+
+/// How many reads run at once at most, even on a large machine.
+const MOST: usize = 8;
+
+/// A pool of read-only connections, opened when they are first needed.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// A pool for the file `path`, with as many connections as the machine has cores.
+    pub(super) fn new(path: PathBuf) -> Arc<Self> {
+        let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
+        let permits = Arc::new(Semaphore::new(count));
+        Arc::new(Self {
+            path,
+            idle: Mutex::default(),
+            permits,
+        })
+    }
+
+    /// Runs `work` with a connection.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| StorageError::Failed("the registry is closed".into()))?;
+        let readers = Arc::clone(self);
+        blocking(move || {
+            let _permit = permit;
+            readers
+                .run(work)
+                .map_err(|fault| fault.explain(&readers.path))
+        })
+        .await
+    }
+
+    /// Closes the idle connections and lets no further read begin.
+    pub(super) fn close(&self) {
+        self.permits.close();
+        lock(&self.idle).clear();
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let idle = lock(&self.idle).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => open_reader(&self.path)?,
+        };
+        let value = work(&mut connection)?;
+        // Only one that worked goes back: after an error a fresh one is the safer start.
+        if !self.permits.is_closed() {
+            lock(&self.idle).push(connection);
+        }
+        Ok(value)
+    }
+}

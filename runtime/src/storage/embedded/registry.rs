@@ -1,0 +1,92 @@
+//! `Registry` over `state.db`.
+
+use super::{
+    database::open_writer,
+    documents,
+    readers::Readers,
+    writer::{Action, Writer, WriterThread},
+};
+use crate::storage::{
+    Change, Doc, DocKey, Expect, Registry, Rev, StorageError, feed::Feed, registry::check_size,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{path::Path, sync::Arc};
+use tokio::sync::mpsc;
+
+/// The database's file name in the data directory.
+const FILE: &str = "state.db";
+
+/// The platform's records in an SQLite file. Dropping it waits for writes that were asked for.
+#[derive(Debug)]
+pub(crate) struct EmbeddedRegistry {
+    readers: Arc<Readers>,
+    writer: WriterThread,
+    feed: Arc<Feed>,
+}
+
+impl EmbeddedRegistry {
+    /// Opens or begins the database in `dir`. Blocks. `may_begin` is whether an empty database
+    /// can be right.
+    pub(super) fn open(dir: &Path, may_begin: bool) -> Result<Self, StorageError> {
+        let path = dir.join(FILE);
+        let connection = open_writer(&path, may_begin)?;
+        let head = documents::verify(&connection).map_err(|fault| fault.explain(&path))?;
+        let feed = Arc::new(Feed::new(head));
+        let writer = Writer::new(path.clone(), connection, Arc::clone(&feed));
+        Ok(Self {
+            readers: Readers::new(path),
+            writer: WriterThread::start(writer)?,
+            feed,
+        })
+    }
+}
+
+impl Drop for EmbeddedRegistry {
+    fn drop(&mut self) {
+        // The writer has to be the last to close: only then SQLite empties and removes the log.
+        self.readers.close();
+    }
+}
+
+#[async_trait]
+impl Registry for EmbeddedRegistry {
+    async fn get(&self, key: &DocKey) -> Result<Option<Doc>, StorageError> {
+        let key = key.clone();
+        self.readers
+            .read(move |connection| documents::get(connection, &key))
+            .await
+    }
+
+    async fn put(&self, key: &DocKey, body: Bytes, expect: Expect) -> Result<Rev, StorageError> {
+        check_size(key, &body)?;
+        self.writer.write(key, Action::Put(body), expect).await
+    }
+
+    async fn delete(&self, key: &DocKey, expect: Expect) -> Result<Rev, StorageError> {
+        self.writer.write(key, Action::Delete, expect).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<(Vec<(DocKey, Doc)>, Rev), StorageError> {
+        let prefix = prefix.to_owned();
+        let list = move |connection: &mut rusqlite::Connection| {
+            // Both statements have to see the same state.
+            let transaction = connection.transaction()?;
+            let docs = documents::list(&transaction, &prefix)?;
+            Ok((docs, documents::head(&transaction)?))
+        };
+        self.readers.read(list).await
+    }
+
+    async fn watch(
+        &self,
+        prefix: &str,
+        after: Rev,
+    ) -> Result<mpsc::Receiver<Change>, StorageError> {
+        // A reader may see a commit a moment before the feed does, so the database decides
+        // whether there has been such a revision.
+        let known =
+            after <= self.feed.head() || after <= self.readers.read(|c| documents::head(c)).await?;
+        Ok(self.feed.watch(prefix, known.then_some(after)))
+    }
+}

@@ -1,0 +1,180 @@
+//! Both traits in memory: what they mean, in the fewest words. Every other implementation is
+//! compared with this one.
+
+use super::{
+    BlobWriter, Blobs, Change, Doc, DocKey, Expect, Registry, Rev, StorageError,
+    feed::Feed,
+    files::{blocking, failed, lock, write_private_file},
+    registry::check_size,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use faas_api::Digest;
+use std::{
+    collections::BTreeMap,
+    env,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// Documents in a map; gone with the process.
+#[derive(Debug)]
+pub(crate) struct MemoryRegistry {
+    state: Mutex<State>,
+    feed: Feed,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    docs: BTreeMap<DocKey, Doc>,
+    head: Rev,
+}
+
+impl Default for MemoryRegistry {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            feed: Feed::new(0),
+        }
+    }
+}
+
+#[async_trait]
+impl Registry for MemoryRegistry {
+    async fn get(&self, key: &DocKey) -> Result<Option<Doc>, StorageError> {
+        Ok(lock(&self.state).docs.get(key).cloned())
+    }
+
+    async fn put(&self, key: &DocKey, body: Bytes, expect: Expect) -> Result<Rev, StorageError> {
+        check_size(key, &body)?;
+        let mut state = lock(&self.state);
+        if !expect.holds(state.docs.get(key).map(|doc| doc.rev)) {
+            return Err(StorageError::Conflict);
+        }
+        state.head += 1;
+        let doc = Doc {
+            body,
+            rev: state.head,
+        };
+        state.docs.insert(key.clone(), doc.clone());
+        // Under the lock, so that changes are published in the order of their revisions.
+        self.feed.publish([Change::Put(key.clone(), doc)]);
+        Ok(state.head)
+    }
+
+    async fn delete(&self, key: &DocKey, expect: Expect) -> Result<Rev, StorageError> {
+        let mut state = lock(&self.state);
+        match state.docs.get(key).map(|doc| doc.rev) {
+            None if expect == Expect::Any => return Ok(state.head),
+            Some(rev) if expect.holds(Some(rev)) => {}
+            _ => return Err(StorageError::Conflict),
+        }
+        state.head += 1;
+        state.docs.remove(key);
+        self.feed
+            .publish([Change::Deleted(key.clone(), state.head)]);
+        Ok(state.head)
+    }
+
+    async fn list(&self, prefix: &str) -> Result<(Vec<(DocKey, Doc)>, Rev), StorageError> {
+        let state = lock(&self.state);
+        let docs = state
+            .docs
+            .iter()
+            .filter(|(key, _)| key.as_str().starts_with(prefix));
+        Ok((
+            docs.map(|(key, doc)| (key.clone(), doc.clone())).collect(),
+            state.head,
+        ))
+    }
+
+    async fn watch(
+        &self,
+        prefix: &str,
+        after: Rev,
+    ) -> Result<mpsc::Receiver<Change>, StorageError> {
+        let head = lock(&self.state).head;
+        Ok(self.feed.watch(prefix, (after <= head).then_some(after)))
+    }
+}
+
+/// Blobs in a map; gone with the process.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryBlobs {
+    blobs: Arc<Mutex<BTreeMap<Digest, Bytes>>>,
+    /// For blobs that somebody reads by name.
+    files: Arc<Mutex<Option<TempDir>>>,
+}
+
+#[async_trait]
+impl Blobs for MemoryBlobs {
+    async fn create(&self) -> Result<Box<dyn BlobWriter>, StorageError> {
+        Ok(Box::new(MemoryWriter {
+            bytes: Vec::new(),
+            blobs: Arc::clone(&self.blobs),
+        }))
+    }
+
+    async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
+        Ok(lock(&self.blobs).get(digest).cloned())
+    }
+
+    async fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
+        Ok(lock(&self.blobs)
+            .get(digest)
+            .map(|bytes| bytes.len() as u64))
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
+        lock(&self.blobs).remove(digest);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, StorageError> {
+        Ok(lock(&self.blobs).keys().copied().collect())
+    }
+
+    async fn file(&self, digest: &Digest) -> Result<Option<PathBuf>, StorageError> {
+        let Some(bytes) = lock(&self.blobs).get(digest).cloned() else {
+            return Ok(None);
+        };
+        let (files, name) = (Arc::clone(&self.files), digest.to_string());
+        blocking(move || {
+            let mut files = lock(&files);
+            let dir = match &*files {
+                Some(dir) => dir,
+                None => files.insert(
+                    tempfile::tempdir()
+                        .map_err(|error| failed("create", &env::temp_dir(), &error))?,
+                ),
+            };
+            let path = dir.path().join(name);
+            // Written anew each time, because others may sweep a temporary folder.
+            write_private_file(&path, &bytes).map_err(|error| failed("write", &path, &error))?;
+            Ok(Some(path))
+        })
+        .await
+    }
+}
+
+/// A blob that is not finished yet.
+struct MemoryWriter {
+    bytes: Vec<u8>,
+    blobs: Arc<Mutex<BTreeMap<Digest, Bytes>>>,
+}
+
+#[async_trait]
+impl BlobWriter for MemoryWriter {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(Digest, bool), StorageError> {
+        let digest = Digest::of(&self.bytes);
+        let replaced = lock(&self.blobs).insert(digest, self.bytes.into());
+        Ok((digest, replaced.is_none()))
+    }
+}

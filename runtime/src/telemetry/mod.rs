@@ -1,0 +1,41 @@
+//! What the node says of itself: metrics, its own log, and the logs of functions.
+
+pub(crate) mod guest_logs;
+pub(crate) mod log;
+pub(crate) mod metrics;
+
+use serde::{Deserialize, Serialize};
+
+/// The node's own log, on standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `auto` is `text` on a terminal and `json` elsewhere.
+    pub format: LogFormat,
+    /// A filter as `tracing-subscriber` reads it; `FAAS_LOG` overrides it.
+    pub filter: String,
+    /// Lines of functions' logs that are kept in memory per app.
+    pub function_lines: usize,
+}
+
+/// How the node's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// `text` on a terminal, `json` elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            filter: "info".to_owned(),
+            function_lines: 10_000,
+        }
+    }
+}

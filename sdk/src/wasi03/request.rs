@@ -1,0 +1,185 @@
+//! A request, as WASI 0.3 brings it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Method;
+use http::uri::Scheme;
+use http_body::{Frame, SizeHint};
+use wasip3::http::types;
+use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
+use wasip3::wit_future;
+
+use crate::answer::{Head, content_length, headers, other_method};
+use crate::body::Content;
+use crate::{Body, Bytes, Error, Request, Result};
+
+/// The most that is read at once. Each read is a call to the host, so it should be worth it.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Takes over a request from the host. Its body stays there until it is asked for.
+pub(crate) fn receive(request: types::Request) -> Result<Request> {
+    let head = Head {
+        method: method(request.get_method()),
+        scheme: request.get_scheme().and_then(scheme),
+        authority: request.get_authority(),
+        path_with_query: request.get_path_with_query(),
+        headers: headers(request.get_headers().copy_all()),
+    };
+    let length = content_length(&head.headers);
+    let body = match length {
+        Some(0) => Body::empty(),
+        _ => Body::of(Content::Incoming(Incoming {
+            state: State::Whole(request),
+            left: length,
+        })),
+    };
+    head.into_request(body)
+}
+
+/// The body of a request, still on its way in.
+pub(crate) struct Incoming {
+    state: State,
+    /// How many bytes are still to come, if the request said how long it is.
+    left: Option<u64>,
+}
+
+pub(crate) type Trailers = FutureReader<Result<Option<types::Trailers>, types::ErrorCode>>;
+
+/// The two ends of a body that the host holds.
+pub(crate) struct Open {
+    pub(crate) stream: StreamReader<u8>,
+    pub(crate) trailers: Trailers,
+}
+
+enum State {
+    /// Nobody has asked for it yet.
+    Whole(types::Request),
+    /// Between two reads, with the buffer of the last one if it was hardly used.
+    Open(Open, Vec<u8>),
+    Reading(Pin<Box<dyn Future<Output = Read>>>),
+    Done,
+}
+
+enum Read {
+    Data(Open, Vec<u8>),
+    End(Result<Option<types::Trailers>, types::ErrorCode>),
+}
+
+impl Incoming {
+    /// Both ends, if nothing was read yet: what the host can pass on by itself.
+    pub(crate) fn untouched(self) -> Result<Open, Self> {
+        match self.state {
+            State::Whole(request) => Ok(open(request)),
+            state => Err(Self {
+                state,
+                left: self.left,
+            }),
+        }
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+        loop {
+            // Left behind only if reading panics, and then nothing is left to go on with.
+            match std::mem::replace(&mut self.state, State::Done) {
+                State::Whole(request) => self.state = State::Open(open(request), Vec::new()),
+                State::Open(open, buffer) => {
+                    self.state = State::Reading(Box::pin(read(open, self.sized(buffer))));
+                }
+                State::Reading(mut reading) => match reading.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.state = State::Reading(reading);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Read::Data(open, buffer)) => {
+                        return Poll::Ready(Some(Ok(Frame::data(self.keep(open, buffer)))));
+                    }
+                    Poll::Ready(Read::End(end)) => return Poll::Ready(ended(end).transpose()),
+                },
+                State::Done => return Poll::Ready(None),
+            }
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match (&self.state, self.left) {
+            (State::Done, _) => SizeHint::with_exact(0),
+            (_, Some(left)) => SizeHint::with_exact(left),
+            (_, None) => SizeHint::new(),
+        }
+    }
+
+    /// A buffer as large as the next read can use.
+    fn sized(&self, mut buffer: Vec<u8>) -> Vec<u8> {
+        // One byte more than announced: a read without room could not tell that the end is there.
+        let wanted = self.left.map_or(READ_SIZE, |left| {
+            usize::try_from(left).map_or(READ_SIZE, |left| READ_SIZE.min(left + 1))
+        });
+        buffer.reserve_exact(wanted.saturating_sub(buffer.capacity()));
+        buffer
+    }
+
+    /// Makes a chunk of what was read. Of a buffer that is mostly empty only its content is kept,
+    /// and the buffer itself for the next read.
+    fn keep(&mut self, open: Open, mut buffer: Vec<u8>) -> Bytes {
+        self.left = self
+            .left
+            .map(|left| left.saturating_sub(buffer.len() as u64));
+        if self.left.is_some() || buffer.len() > READ_SIZE / 2 {
+            self.state = State::Open(open, Vec::new());
+            return buffer.into();
+        }
+        let chunk = Bytes::copy_from_slice(&buffer);
+        buffer.clear();
+        self.state = State::Open(open, buffer);
+        chunk
+    }
+}
+
+fn open(request: types::Request) -> Open {
+    // What became of the body is of no interest to the host; dropping the writer says "all well".
+    let (_, result) = wit_future::new(|| Ok(()));
+    let (stream, trailers) = types::Request::consume_body(request, result);
+    Open { stream, trailers }
+}
+
+async fn read(mut open: Open, buffer: Vec<u8>) -> Read {
+    match open.stream.read(buffer).await {
+        (StreamResult::Complete(_), buffer) => Read::Data(open, buffer),
+        (StreamResult::Dropped | StreamResult::Cancelled, _) => Read::End(open.trailers.await),
+    }
+}
+
+fn ended(end: Result<Option<types::Trailers>, types::ErrorCode>) -> Result<Option<Frame<Bytes>>> {
+    let trailers = end.map_err(|code| {
+        Error::status(400, "the request's body broke off").with_cause(code.to_string())
+    })?;
+    Ok(trailers.map(|fields| Frame::trailers(headers(fields.copy_all()))))
+}
+
+fn method(method: types::Method) -> Result<Method> {
+    Ok(match method {
+        types::Method::Get => Method::GET,
+        types::Method::Head => Method::HEAD,
+        types::Method::Post => Method::POST,
+        types::Method::Put => Method::PUT,
+        types::Method::Delete => Method::DELETE,
+        types::Method::Connect => Method::CONNECT,
+        types::Method::Options => Method::OPTIONS,
+        types::Method::Trace => Method::TRACE,
+        types::Method::Patch => Method::PATCH,
+        types::Method::Other(name) => return other_method(&name),
+    })
+}
+
+fn scheme(scheme: types::Scheme) -> Option<Scheme> {
+    match scheme {
+        types::Scheme::Http => Some(Scheme::HTTP),
+        types::Scheme::Https => Some(Scheme::HTTPS),
+        types::Scheme::Other(name) => name.as_str().try_into().ok(),
+    }
+}

@@ -1,0 +1,150 @@
+//! A response, as WASI 0.3 takes it.
+
+use http::HeaderMap;
+use wasip3::http::types::{self, ErrorCode, Fields};
+use wasip3::wit_bindgen::{FutureWriter, StreamReader, StreamWriter};
+use wasip3::{wit_future, wit_stream};
+
+use super::background;
+use super::request::{Incoming, Trailers};
+use crate::answer::fields;
+use crate::body::Content;
+use crate::pump::{End, Gone, Sink, pump};
+use crate::{Body, Bytes, Error, Response, Result};
+
+/// Bytes that others hold too must be copied to be written; that many at once at most, so that a
+/// large file built into the function is never there twice.
+const COPY_SIZE: usize = 1024 * 1024;
+
+/// Gives a response to the host, and goes on sending its body in the background.
+pub(crate) fn send(response: Response) -> types::Response {
+    let (parts, body) = response.into_parts();
+    match head(&parts.headers) {
+        Ok(headers) => {
+            let response = with_body(headers, body);
+            // A new response is a 200 by itself. Any other status that HTTP knows is accepted.
+            if parts.status != 200 && response.set_status_code(parts.status.as_u16()).is_err() {
+                return refused(Error::internal(format_args!(
+                    "the host refused the status {}",
+                    parts.status
+                )));
+            }
+            response
+        }
+        Err(error) => refused(error),
+    }
+}
+
+/// What the client gets instead of a response that the host does not take.
+fn refused(error: Error) -> types::Response {
+    let (parts, body) = error.into_text().into_parts();
+    let response = with_body(Fields::new(), body);
+    // If even this is refused, the client sees the text with another status.
+    let _ = response.set_status_code(parts.status.as_u16());
+    response
+}
+
+fn head(headers: &HeaderMap) -> Result<Fields> {
+    if headers.is_empty() {
+        return Ok(Fields::new());
+    }
+    Fields::from_list(&fields(headers)).map_err(|error| culprit(headers, &error))
+}
+
+/// Finds the header that the host refused, since it does not say.
+fn culprit(headers: &HeaderMap, error: &types::HeaderError) -> Error {
+    let probe = Fields::new();
+    let name = headers.iter().find_map(|(name, value)| {
+        probe
+            .append(name.as_str(), value.as_bytes())
+            .err()
+            .map(|_| name.as_str())
+    });
+    let name = name.unwrap_or("?");
+    Error::internal(format_args!(
+        "the host refused the response's header `{name}`: {error:?}"
+    ))
+}
+
+fn with_body(headers: Fields, body: Body) -> types::Response {
+    let (content, trailers) = body.into_parts();
+    match (content, trailers) {
+        (Content::Empty, None) => {
+            let (_, trailers) = wit_future::new(|| Ok(None));
+            response(headers, None, trailers)
+        }
+        (Content::Incoming(incoming), None) => match incoming.untouched() {
+            Ok(open) => response(headers, Some(open.stream), open.trailers),
+            Err(incoming) => streamed(headers, Content::Incoming(incoming), None),
+        },
+        (content, trailers) => streamed(headers, content, trailers),
+    }
+}
+
+fn streamed(headers: Fields, content: Content, trailers: Option<HeaderMap>) -> types::Response {
+    let mut body = Body::of(content);
+    if let Some(trailers) = trailers {
+        body = body.with_trailers(trailers);
+    }
+    let (stream_writer, stream) = wit_stream::new();
+    let (end_writer, end) = wit_future::new(|| Ok(None));
+    let response = response(headers, Some(stream), end);
+    background::start(send_body(body, stream_writer, end_writer));
+    response
+}
+
+fn response(
+    headers: Fields,
+    stream: Option<StreamReader<u8>>,
+    trailers: Trailers,
+) -> types::Response {
+    // The second value tells how the transmission ended. There would be nobody to tell it to.
+    types::Response::new(headers, stream, trailers).0
+}
+
+async fn send_body(
+    body: Body,
+    stream: StreamWriter<u8>,
+    end_writer: FutureWriter<Result<Option<Fields>, ErrorCode>>,
+) {
+    let mut stream = Outgoing(stream);
+    let end = pump(body, &mut stream).await;
+    // First the stream must end, or nobody will look at what follows.
+    drop(stream);
+    match end {
+        // Dropping the writer says "complete, and no trailers".
+        End::Complete(None) | End::Gone => {}
+        End::Complete(Some(trailers)) => match head(&trailers) {
+            Ok(trailers) => drop(end_writer.write(Ok(Some(trailers))).await),
+            Err(error) => error.log(),
+        },
+        End::Broken(error) => {
+            error.log();
+            drop(end_writer.write(Err(ErrorCode::InternalError(None))).await);
+        }
+    }
+}
+
+struct Outgoing(StreamWriter<u8>);
+
+impl Sink for Outgoing {
+    async fn write(&mut self, mut data: Bytes) -> Result<(), Gone> {
+        while !data.is_empty() {
+            let part = if data.is_unique() {
+                std::mem::take(&mut data)
+            } else {
+                data.split_to(data.len().min(COPY_SIZE))
+            };
+            if !self.0.write_all(part.into()).await.is_empty() {
+                return Err(Gone);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").finish_non_exhaustive()
+    }
+}
