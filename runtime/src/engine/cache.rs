@@ -36,6 +36,8 @@ pub(crate) enum CacheMiss {
     Absent,
     /// There was some that this node did not make for this engine; it is gone now.
     Rejected(String),
+    /// There is some, and it does not fit the pool: it wants more than an instance may have.
+    Unfit(String),
 }
 
 impl CodeCache {
@@ -110,20 +112,17 @@ impl CodeCache {
         digest: &Digest,
         map: impl FnOnce(&Path) -> wasmtime::Result<T>,
     ) -> Result<T, CacheMiss> {
-        let loaded = self.verified(digest).and_then(|file| {
-            let Some(file) = file else { return Ok(None) };
-            // The very file that was verified, whatever its name points to by now.
-            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-            map(&path).map(Some).map_err(|error| error.to_string())
-        });
-        match loaded {
-            Ok(Some(code)) => Ok(code),
-            Ok(None) => Err(CacheMiss::Absent),
+        let file = match self.verified(digest) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(CacheMiss::Absent),
             Err(why) => {
                 self.remove(digest);
-                Err(CacheMiss::Rejected(why))
+                return Err(CacheMiss::Rejected(why));
             }
-        }
+        };
+        // The very file that was verified, whatever its name points to by now.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        map(&path).map_err(|error| CacheMiss::Unfit(error.root_cause().to_string()))
     }
 
     /// The open file, if it is what this node wrote; `None` when there is none.

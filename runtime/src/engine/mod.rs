@@ -360,7 +360,9 @@ impl Engine {
             let failed = |error: tokio::task::JoinError| CompileError::Failed(error.to_string());
             match loading.await.map_err(failed)? {
                 Ok(prepared) => return Ok(prepared),
-                Err(PrepareError::Refused(why)) => return Err(CompileError::Refused(why)),
+                Err(PrepareError::Refused(why) | PrepareError::Miss(CacheMiss::Unfit(why))) => {
+                    return Err(CompileError::Refused(why));
+                }
                 Err(PrepareError::Miss(miss)) => {
                     if let CacheMiss::Rejected(why) = &miss {
                         tracing::warn!(%digest, why, "native code refused; it is made anew");

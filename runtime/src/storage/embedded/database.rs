@@ -177,7 +177,7 @@ fn prepare_writer(path: &Path, may_begin: bool) -> Result<Connection, Fault> {
     // The switch to a log answers before it is done, and says nothing when the disk fails then.
     if waiting_pages(&connection)?.is_none() {
         return Err(Fault::Broken(
-            "the file system does not let it keep a log".into(),
+            "its log cannot be kept: the disk failed, or its file system is not fit for it".into(),
         ));
     }
     Ok(connection)

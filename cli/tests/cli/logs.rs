@@ -1,0 +1,141 @@
+//! `faas logs`
+
+use crate::{
+    command::Faas,
+    server::{Reply, Server},
+};
+use faas_api::{LogLine, LogSource};
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader},
+    sync::{Mutex, mpsc},
+};
+
+fn line(seq: u64, request_id: &str, source: LogSource) -> LogLine {
+    LogLine {
+        seq,
+        time: "2026-11-20T12:04:07.113Z".parse().unwrap(),
+        app: "orders".parse().unwrap(),
+        function: "main".parse().unwrap(),
+        version: "v7".parse().unwrap(),
+        request_id: request_id.to_owned(),
+        source,
+    }
+}
+
+fn request(seq: u64, request_id: &str, path: &str) -> LogLine {
+    let source = LogSource::Request {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        status: 200,
+        code: None,
+        duration_ms: 3.1,
+        cpu_ms: 0.9,
+        memory_bytes: 6_501_171,
+    };
+    line(seq, request_id, source)
+}
+
+fn stderr(seq: u64, request_id: &str, message: &str) -> LogLine {
+    let message = message.to_owned();
+    line(seq, request_id, LogSource::Stderr { message })
+}
+
+fn log() -> Vec<LogLine> {
+    vec![
+        stderr(1, "A", "first"),
+        stderr(2, "B", "other"),
+        request(3, "A", "/42"),
+        request(4, "B", "/43"),
+    ]
+}
+
+#[test]
+fn requests_with_what_they_wrote() {
+    let server = Server::start(|_request| Reply::lines(&log()));
+    let faas = Faas::with_server(&server.url());
+    let args = [
+        "logs",
+        "orders",
+        "--since",
+        "10m",
+        "--limit",
+        "5",
+        "--request-id",
+        "A",
+    ];
+    let output = faas.run(&args).exits(0);
+    assert_eq!(
+        output.stdout,
+        "12:04:07.113 orders v7 A GET /42 → 200   3.1 ms · 0.9 ms CPU · 6.2 MiB\n  \
+           stderr  first\n\
+         12:04:07.113 orders v7 B GET /43 → 200   3.1 ms · 0.9 ms CPU · 6.2 MiB\n  \
+           stderr  other\n"
+    );
+    assert_eq!(
+        server.asked(),
+        ["GET /v1/apps/orders/logs?since=10m&limit=5&request_id=A"]
+    );
+    let document = faas.run(&["logs", "orders", "-o", "json"]).exits(0).json();
+    assert_eq!(document["data"]["lines"].as_array().unwrap().len(), 4);
+    assert_eq!(document["data"]["lines"][2]["source"], json!("request"));
+}
+
+/// A server whose log a test writes as it goes.
+fn live() -> (mpsc::Sender<String>, Server) {
+    let (log, lines) = mpsc::channel();
+    let lines = Mutex::new(Some(lines));
+    let server =
+        Server::start(move |_request| Reply::pieces(lines.lock().unwrap().take().unwrap()));
+    (log, server)
+}
+
+fn json_line(line: &LogLine) -> String {
+    serde_json::to_string(line).unwrap() + "\n"
+}
+
+#[test]
+fn follow_shows_lines_as_they_come() {
+    let (log, server) = live();
+    let mut faas = Faas::with_server(&server.url()).spawn(&["logs", "-f", "orders"]);
+    let mut shown = BufReader::new(faas.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    // A line in two pieces, and two lines in one.
+    let first = json_line(&request(1, "A", "/1"));
+    let (left, right) = first.split_at(20);
+    log.send(left.to_owned()).unwrap();
+    log.send(right.to_owned()).unwrap();
+    assert!(shown.next().unwrap().contains(" A GET /1 "));
+    let both = json_line(&request(2, "B", "/2")) + &json_line(&request(3, "C", "/3"));
+    log.send(both).unwrap();
+    assert!(shown.next().unwrap().contains(" B GET /2 "));
+    assert!(shown.next().unwrap().contains(" C GET /3 "));
+    // A request that does not end does not keep its lines to itself.
+    log.send(json_line(&stderr(4, "D", "hello"))).unwrap();
+    assert!(shown.next().unwrap().ends_with(" D …"));
+    assert_eq!(shown.next().unwrap(), "  stderr  hello");
+    drop(log);
+    assert_eq!(shown.next(), None);
+    assert_eq!(faas.wait().unwrap().code(), Some(0));
+    assert_eq!(server.asked(), ["GET /v1/apps/orders/logs?follow=true"]);
+}
+
+#[test]
+fn follow_in_json_is_a_line_each() {
+    let (log, server) = live();
+    let args = ["logs", "-f", "orders", "-o", "json"];
+    let mut faas = Faas::with_server(&server.url()).spawn(&args);
+    let mut shown = BufReader::new(faas.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    for seq in 1..4 {
+        log.send(json_line(&stderr(seq, "A", "hello"))).unwrap();
+        let line: Value = serde_json::from_str(&shown.next().unwrap()).unwrap();
+        assert_eq!(line["seq"], json!(seq));
+        assert_eq!(line["message"], json!("hello"));
+    }
+    drop(log);
+    assert_eq!(shown.next(), None);
+    assert_eq!(faas.wait().unwrap().code(), Some(0));
+}

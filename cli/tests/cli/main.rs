@@ -1,0 +1,26 @@
+//! The command line as its users see it: the built binary, a hermetic environment, and a small
+//! server that plays the API. Nothing outside this machine, no fixed port, no sleep.
+
+#[cfg(test)]
+mod command;
+#[cfg(test)]
+mod server;
+
+#[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod inspect;
+#[cfg(test)]
+mod invoke;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod manage;
+#[cfg(test)]
+mod new;
+#[cfg(test)]
+mod project;
+#[cfg(test)]
+mod token;
+#[cfg(test)]
+mod usage;
