@@ -79,19 +79,19 @@ pub(crate) async fn prepare(ui: &Ui, project: &Project) -> Result<()> {
     let script = with_scripts(&project.dir, command);
     let dir = &project.dir;
     for target in ["wasm32-wasip1", "wasm32-wasip2"] {
-        if script.contains("cargo") && script.contains(target) && !has_target(dir, target).await {
+        if uses(&script, "cargo") && uses(&script, target) && !has_target(dir, target).await {
             add_target(ui, dir, target).await?;
         }
     }
-    if script.contains("npm") && !works("npm --version", dir).await {
+    if uses(&script, "npm") && !works("npm --version", dir).await {
         let hint = "install Node.js 20 or newer, which brings it: https://nodejs.org";
         return Err(missing("npm", hint));
     }
-    if script.contains("componentize-py") && !works("componentize-py --version", dir).await {
+    if uses(&script, "componentize-py") && !works("componentize-py --version", dir).await {
         return Err(missing("componentize-py", &pip(dir, "componentize-py")));
     }
     let zig = "zig version || python3 -m ziglang version";
-    if script.contains("ziglang") && !works(zig, dir).await {
+    if uses(&script, "ziglang") && !works(zig, dir).await {
         return Err(missing("zig", &pip(dir, "ziglang")));
     }
     Ok(())
@@ -103,6 +103,12 @@ fn with_scripts(dir: &Path, command: &str) -> String {
     let scripts = command.split_whitespace().filter(is_script);
     let texts = scripts.filter_map(|script| std::fs::read_to_string(dir.join(script)).ok());
     texts.fold(command.to_owned(), |all, text| all + "\n" + &text)
+}
+
+/// Whether a word stands in a script.
+fn uses(script: &str, word: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    script.split(|c| !in_word(c)).any(|found| found == word)
 }
 
 /// The command that installs a Python package, by the project's own list if it has one.

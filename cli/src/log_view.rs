@@ -59,7 +59,7 @@ impl LogView {
             self.current = Some(line.request_id);
             return text;
         }
-        let text = below(&line.source);
+        let text = below(&line.source, self.margin());
         if self.current.as_ref() == Some(&line.request_id) {
             return text;
         }
@@ -113,6 +113,14 @@ impl LogView {
         text
     }
 
+    /// What stands left of every line.
+    fn margin(&self) -> &'static str {
+        match self.style {
+            Style::Full => "",
+            Style::Brief => "   ",
+        }
+    }
+
     fn heading(&self, line: &LogLine) -> String {
         let request = match &line.source {
             LogSource::Request { .. } if self.style == Style::Brief => brief(&line.source),
@@ -120,7 +128,7 @@ impl LogView {
             _ => "…".to_owned(),
         };
         match self.style {
-            Style::Brief => format!("   {request}\n"),
+            Style::Brief => format!("{}{request}\n", self.margin()),
             Style::Full => format!(
                 "{} {}{} {} {} {request}\n",
                 format::time_of_day(line.time),
@@ -199,18 +207,21 @@ fn brief(source: &LogSource) -> String {
     .into_owned()
 }
 
-/// Lines under the line of their request.
-fn below(source: &LogSource) -> String {
-    let (label, message) = match source {
-        LogSource::Stdout { message } => ("stdout", message),
-        LogSource::Stderr { message } => ("stderr", message),
-        LogSource::Failure { message } => ("failed", message),
+/// Lines under the line of their request. A failure's text is laid out already.
+fn below(source: &LogSource, margin: &str) -> String {
+    let text = match source {
+        LogSource::Stdout { message } => format!("stdout  {message}"),
+        LogSource::Stderr { message } => format!("stderr  {message}"),
+        LogSource::Failure { message } => message.clone(),
         LogSource::Request { .. } => return String::new(),
     };
-    let mut lines = message.lines();
-    let first = format::printable(lines.next().unwrap_or_default()).into_owned();
-    let rest = lines.map(|line| format!("    {}\n", format::printable(line)));
-    format!("  {label}  {first}\n{}", rest.collect::<String>())
+    let mut indent = "  ";
+    let mut lines = String::new();
+    for line in text.lines() {
+        lines.push_str(&format!("{margin}{indent}{}\n", format::printable(line)));
+        indent = "";
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -268,7 +279,7 @@ mod tests {
         assert_eq!(view.push(stderr("A", "one")), "");
         assert_eq!(view.push(stderr("B", "other\u{1b}[2J")), "");
         assert_eq!(
-            view.push(failure("A", "unreachable\n  0  orders::price")),
+            view.push(failure("A", "trap    unreachable\n    0  orders::price")),
             ""
         );
         let text = view.push(request("A"));
@@ -280,9 +291,9 @@ mod tests {
         );
         assert_eq!(
             rest,
-            "  stderr  one\n  failed  unreachable\n      0  orders::price\n"
+            "  stderr  one\n  trap    unreachable\n    0  orders::price\n"
         );
-        assert_eq!(view.push(failure("A", "late")), "  failed  late\n");
+        assert_eq!(view.push(failure("A", "late")), "  late\n");
         let rest = view.finish();
         assert!(
             rest.ends_with(" orders v7 B …\n  stderr  other\\u{1b}[2J\n"),
@@ -297,6 +308,10 @@ mod tests {
         assert_eq!(
             view.push(request("A")),
             "   GET /42          500   3.1 ms   6.2 MiB   guest_trap\n"
+        );
+        assert_eq!(
+            view.push(failure("A", "trap    unreachable\n    0  main")),
+            "     trap    unreachable\n       0  main\n"
         );
     }
 }

@@ -74,17 +74,13 @@ impl Project {
             return Err(CliError::new(Exit::Usage, "manifest", message)
                 .hint("for now: deploy each function as an app of its own"));
         };
-        let watch = manifest
-            .build
-            .watch
-            .iter()
-            .map(|path| inside(dir, "watch", path));
+        let watch = manifest.build.watch.iter().map(|path| located(dir, path));
         Ok(Self {
             app: manifest.app.name,
             build_command: manifest.build.command,
-            watch: watch.collect::<Result<_>>()?,
+            watch: watch.collect(),
             function,
-            source: inside(dir, "source", &section.source)?,
+            source: located(dir, &section.source),
             dir: dir.to_owned(),
         })
     }
@@ -138,20 +134,10 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// A path of the manifest, which may not leave the project's folder.
-fn inside(dir: &Path, key: &str, path: &Path) -> Result<PathBuf> {
-    let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if path.as_os_str().is_empty() || !path.components().all(stays) {
-        let message = format!(
-            "`{key}` in {MANIFEST} must be a path below the project, not `{}`",
-            path.display()
-        );
-        return Err(CliError::new(Exit::Usage, "manifest", message));
-    }
-    let parts = path
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_)));
-    Ok(parts.fold(dir.to_owned(), |path, part| path.join(part)))
+/// A path of the manifest, without steps that lead nowhere.
+fn located(dir: &Path, path: &Path) -> PathBuf {
+    let parts = path.components().filter(|part| *part != Component::CurDir);
+    parts.fold(dir.to_owned(), |path, part| path.join(part))
 }
 
 /// What is wrong with a manifest, in our words.
@@ -305,6 +291,14 @@ source = "dist/shop.wasm"
     }
 
     #[test]
+    fn a_project_inside_a_larger_one() {
+        let project = parse(&GOOD.replace("dist/", "../target/./")).unwrap();
+        assert_eq!(project.source, Path::new("/p/../target/shop.wasm"));
+        let project = parse(&GOOD.replace("dist/", "/elsewhere/")).unwrap();
+        assert_eq!(project.source, Path::new("/elsewhere/shop.wasm"));
+    }
+
+    #[test]
     fn unknown_keys_have_a_line_and_a_suggestion() {
         assert_eq!(
             complaint(&GOOD.replace("source", "sorce")),
@@ -339,8 +333,6 @@ source = "dist/shop.wasm"
         assert!(complaint("app.name = 'a'").contains("exactly one function"));
         let two = format!("{GOOD}[functions.other]\nsource = 'x'");
         assert!(complaint(&two).contains("exactly one function"));
-        assert!(complaint(&GOOD.replace("dist/", "../")).contains("below the project"));
-        assert!(complaint(&GOOD.replace("dist/", "/")).contains("below the project"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const GREEN: Style = AnsiColor::Green.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
 /// Where the text of a progress line ends and its duration starts.
-const STEP_WIDTH: usize = 49;
+const STEP_WIDTH: usize = 48;
 
 /// What a command hands to the printer when it is done.
 #[derive(Default)]

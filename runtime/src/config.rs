@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::{
     admin::AdminConfig,
-    engine::{EngineConfig, Limits},
+    engine::{EngineConfig, Isolation, Limits},
     functions::DeployConfig,
     ingress::IngressConfig,
     telemetry::LogConfig,
@@ -109,14 +109,7 @@ impl Config {
         if self.deploy.keep_versions == 0 {
             return value("deploy.keep_versions", "is at least 1");
         }
-        let domain = self.ingress.base_domain.as_str();
-        if domain.is_empty() || domain.starts_with('.') || domain.contains([':', '/', ' ']) {
-            return value(
-                "ingress.base_domain",
-                "is a domain name without a port, as `localhost`",
-            );
-        }
-        Ok(())
+        self.ingress.validate()
     }
 
     /// The data directory in force: the one that is set, else the platform's default.

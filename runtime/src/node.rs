@@ -201,6 +201,7 @@ impl Node {
             engine,
             metrics: metrics.clone(),
             config: config.ingress.clone(),
+            log_format: config.log.format,
         }));
         Ok(Self {
             data_dir,

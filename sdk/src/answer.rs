@@ -23,6 +23,7 @@ impl Head {
         let mut request = Request::new(body);
         *request.method_mut() = self.method?;
         *request.uri_mut() = uri(self.scheme, self.authority, self.path_with_query)
+            .ok()
             .or_status(400, "the request's address is not valid")?;
         *request.headers_mut() = self.headers;
         Ok(request)
@@ -43,7 +44,9 @@ pub(crate) async fn answer<Kind>(
 
 /// A method that has no name of its own in WASI.
 pub(crate) fn other_method(name: &str) -> Result<Method> {
-    Method::from_bytes(name.as_bytes()).or_status(400, "the request's method is not valid")
+    Method::from_bytes(name.as_bytes())
+        .ok()
+        .or_status(400, "the request's method is not valid")
 }
 
 /// Headers as WASI gives them. What it gives was HTTP once, so nothing is lost here; and a field

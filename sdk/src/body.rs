@@ -10,15 +10,14 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use serde_core::de::DeserializeOwned;
 
-use crate::platform::Incoming;
 use crate::{Bytes, Error, Result, StatusCode};
 
 /// The body of a request or a response: bytes that are all there, or that are still on their way,
 /// and perhaps trailers after them.
 ///
 /// Strings, vectors and [`Bytes`] convert into a body; see also [`Body::from_stream`] and
-/// [`Body::from_writer`]. A request's body that is given back as the response's is passed through
-/// by the host without entering the function.
+/// [`Body::from_writer`]. With WASI 0.3, a request's body that is given back as the response's is
+/// passed on by the host without entering the function.
 ///
 /// It is an [`http_body::Body`] too, for use with other crates.
 #[derive(Debug)]
@@ -36,8 +35,22 @@ pub(crate) enum Content {
         not(target_family = "wasm"),
         expect(dead_code, reason = "nothing arrives from outside on the host")
     )]
-    Incoming(Incoming),
+    Incoming(Box<dyn Incoming>),
     Source(Pin<Box<Source>>),
+}
+
+/// A body that is still on its way in.
+///
+/// It is a trait and not the one type that it always is, so that a function which never looks at
+/// a request does not carry the code to read one.
+pub(crate) trait Incoming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>>;
+
+    fn size_hint(&self) -> SizeHint;
+
+    /// Both ends, if nothing was read yet: what the host can pass on by itself.
+    #[cfg(all(target_family = "wasm", feature = "wasi03"))]
+    fn untouched(self: Box<Self>) -> Result<crate::platform::Open, Box<dyn Incoming>>;
 }
 
 /// A body made by the function's own code, piece by piece.
@@ -245,7 +258,7 @@ impl Body {
     }
 
     /// What the platform needs to send the body by the shortest way.
-    #[cfg(target_family = "wasm")]
+    #[cfg(all(target_family = "wasm", feature = "wasi03"))]
     pub(crate) fn into_parts(self) -> (Content, Option<HeaderMap>) {
         (self.content, self.trailers.map(|trailers| *trailers))
     }

@@ -152,7 +152,7 @@ impl Error {
     }
 
     fn answer(mut self, content_type: HeaderValue, body: String) -> Response {
-        self.log();
+        self.log(self.0.status.as_str());
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.0.status;
         *response.headers_mut() = std::mem::take(&mut self.0.headers);
@@ -162,14 +162,14 @@ impl Error {
         response
     }
 
-    /// Writes the cause to stderr, as one line. Without a cause there is nothing to say: the
-    /// client was told everything.
-    pub(crate) fn log(&self) {
+    /// Writes the cause to stderr, as one line, with what the client got. Without a cause there is
+    /// nothing to say: the client was told everything.
+    pub(crate) fn log(&self, answer: &str) {
         if self.0.cause.is_some() {
             use std::io::Write as _;
             // One write, so that one failure is one line of the log. If even stderr fails, there
             // is nobody left to tell.
-            let line = format!("error: {self:#} (answered {})\n", self.0.status.as_u16());
+            let line = format!("error: {self:#} ({answer})\n");
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
     }

@@ -49,7 +49,22 @@ where
     }
 }
 
-/// Fails to compile unless `handler` is one. Called by the macro on every target, so that a wrong
-/// signature shows in `cargo test` and in an editor, not only in the build for Wasm.
+/// Fails to compile unless `handler` is one. The macro calls this or [`check_plain`] on every target,
+/// so that a wrong signature shows in `cargo test` and in an editor too. It could ask for `Handler`,
+/// but then the message would not tell what exactly is wrong.
 #[doc(hidden)]
-pub const fn check<Kind>(_handler: &impl Handler<Kind>) {}
+pub const fn check_async<F, Answer>(_handler: &F)
+where
+    F: Fn(Request) -> Answer,
+    Answer: Future<Output: IntoResponse>,
+{
+}
+
+/// The same for a `fn` that is not `async`.
+#[doc(hidden)]
+pub const fn check_plain<F, Answer>(_handler: &F)
+where
+    F: Fn(Request) -> Answer,
+    Answer: IntoResponse,
+{
+}

@@ -65,6 +65,10 @@ mod writer;
 
 #[cfg(any(target_family = "wasm", test))]
 mod answer;
+#[cfg(any(all(target_family = "wasm", feature = "wasi03"), test))]
+mod background;
+#[cfg(target_family = "wasm")]
+mod convert;
 #[cfg(any(target_family = "wasm", test))]
 mod pump;
 
@@ -133,7 +137,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What the macros of this crate expand to. Not for use by hand, and free to change.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::handler::check;
+    pub use crate::handler::{check_async, check_plain};
     #[cfg(target_family = "wasm")]
     pub use crate::platform::exports::*;
 }

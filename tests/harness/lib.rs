@@ -1,1 +1,37 @@
-//! Placeholder.
+//! What the end-to-end tests are made of: nodes of the shipped binary, clients, guests.
+//!
+//! | part | what it holds |
+//! |---|---|
+//! | [`Node`] | a `faas serve` process with a data directory of its own |
+//! | [`Cli`] | one run of `faas` in a hermetic environment |
+//! | [`Request`], [`Connection`], [`Answer`] | HTTP/1.1 byte by byte, over a plain socket |
+//! | [`hyper_client`] | HTTP/1.1 and HTTP/2 through hyper |
+//! | [`Metrics`] | what `/metrics` says |
+//! | [`process`] | what the kernel says of a process |
+//! | [`artifacts`] | Wasm to deploy |
+//!
+//! Tests run side by side: ports are free ones, folders are temporary, nothing leaves loopback.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and says so"
+)]
+
+pub mod artifacts;
+mod cli;
+mod http1;
+pub mod hyper_client;
+mod metrics;
+mod node;
+mod poll;
+pub mod process;
+
+pub use cli::{Cli, Output, faas_binary};
+pub use http1::{Answer, Connection, Request};
+pub use metrics::Metrics;
+pub use node::Node;
+pub use poll::{block_on, eventually, holds};

@@ -50,7 +50,7 @@ pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome
         message,
         no_activate,
     };
-    let deployed = upload(ui, &client, &app, (&options, local))
+    let deployed = upload(ui, &client, &app, &options, local)
         .await
         .map_err(|error| explain(error, &shown))?;
     let url = if deployed.active {
@@ -83,7 +83,7 @@ pub(super) async fn built(ui: &Ui, project: &Project) -> Result<()> {
 }
 
 /// A path as seen from the current folder, where that is shorter.
-fn shorten(file: &Path) -> PathBuf {
+pub(super) fn shorten(file: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     file.strip_prefix(here).unwrap_or(file).to_owned()
 }
@@ -93,7 +93,8 @@ pub(super) async fn upload(
     ui: &Ui,
     client: &Client,
     app: &AppName,
-    (options, local): (&DeployOptions, LocalArtifact),
+    options: &DeployOptions,
+    local: LocalArtifact,
 ) -> Result<Deployed> {
     let mut step = Some(ui.step(
         "upload",

@@ -15,12 +15,12 @@ use crate::{
     watch,
 };
 use faas_api::{AppName, Deployed};
-use faas_runtime::{Config, Ready, Shutdown, config::AccessLog};
+use faas_runtime::{Config, Ready, Shutdown};
 use serde_json::{Value, json};
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 use tokio::{
@@ -109,7 +109,6 @@ fn config(ui: &Ui, project: &Project, listen: SocketAddr) -> Config {
         ..Config::default()
     };
     config.ingress.listen = listen;
-    config.ingress.access_log = AccessLog::Off;
     config.ingress.drain_timeout_s = 5;
     config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.log.filter = if ui.is_verbose() { "info" } else { "warn" }.to_owned();
@@ -173,21 +172,25 @@ impl<'a> Session<'a> {
             Ok(()) => {}
         }
         self.say_what_is_watched();
-        while let Some(mut changed) = changes.recv().await {
+        while let Some(changed) = changes.recv().await {
             // Several changes while the last build ran are one.
+            let mut all = vec![changed];
             while let Ok(later) = changes.try_recv() {
-                changed = later;
+                all.push(later);
             }
-            if changed.ends_with(MANIFEST) {
-                match self.reload().await {
-                    Ok(()) => changes = watch::changes(&self.project)?,
+            all.sort();
+            all.dedup();
+            if all.iter().any(|path| path.ends_with(MANIFEST)) {
+                match Project::load(&self.project.dir) {
+                    Ok(project) => self.project = project,
                     Err(error) => {
                         self.complain(&error)?;
                         continue;
                     }
                 }
+                changes = watch::changes(&self.project)?;
             }
-            if let Err(error) = self.again(&changed).await {
+            if let Err(error) = self.again(&all).await {
                 self.complain(&error)?;
             }
         }
@@ -203,28 +206,32 @@ impl<'a> Session<'a> {
     }
 
     /// Builds and deploys after a change, telling all in one line.
-    async fn again(&mut self, changed: &Path) -> Result<()> {
+    async fn again(&mut self, changed: &[PathBuf]) -> Result<()> {
         let started = Instant::now();
         if self.ui.is_json() {
             self.ui
-                .json_line(&json!({ "event": "changed", "path": changed }))?;
+                .json_line(&json!({ "event": "changed", "paths": changed }))?;
+        }
+        if changed.iter().any(|path| path.ends_with(MANIFEST)) {
+            build::prepare(self.ui, &self.project).await?;
         }
         deploy::built(&self.silent, &self.project).await?;
-        let shown = changed
-            .strip_prefix(&self.project.dir)
-            .unwrap_or(changed)
-            .display();
+        let shown = match changed {
+            [one] => self.relative(one).display().to_string(),
+            more => format!("{} files", more.len()),
+        };
         let built = format!(
             "changed {shown} → built {}",
             format::duration(started.elapsed())
         );
         let local = self.read()?;
-        if let Some(live) = &self.live
-            && (live.digest, &live.app) == (local.artifact.digest, &self.project.app)
-        {
+        if let Some(live) = self.live.as_ref().filter(|live| self.is_same(live, &local)) {
             self.ui
                 .notice(&format!("{built} → the same, {} stays live", live.version));
-            return Ok(());
+            return match self.ui.is_json() {
+                true => self.ui.json_line(&event("unchanged", json!(live))),
+                false => Ok(()),
+            };
         }
         let started = Instant::now();
         let deployed = self.upload(&self.silent, local).await?;
@@ -234,16 +241,21 @@ impl<'a> Session<'a> {
         self.went_live(deployed)
     }
 
-    async fn reload(&mut self) -> Result<()> {
-        self.project = Project::load(&self.project.dir)?;
-        build::prepare(self.ui, &self.project).await
+    fn is_same(&self, live: &Deployed, local: &LocalArtifact) -> bool {
+        live.digest == local.artifact.digest
+            && live.app == self.project.app
+            && live.function == self.project.function
+    }
+
+    /// A path as the manifest would name it.
+    fn relative<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.project.dir).unwrap_or(path)
     }
 
     fn read(&self) -> Result<LocalArtifact> {
-        let local = LocalArtifact::read(&self.project.source)?;
-        local
-            .unknown_kind(&self.project.source)
-            .map_or(Ok(local), Err)
+        let source = deploy::shorten(&self.project.source);
+        let local = LocalArtifact::read(&source)?;
+        local.unknown_kind(&source).map_or(Ok(local), Err)
     }
 
     async fn upload(&self, ui: &Ui, local: LocalArtifact) -> Result<Deployed> {
@@ -252,9 +264,9 @@ impl<'a> Session<'a> {
             function,
             ..DeployOptions::default()
         };
-        deploy::upload(ui, &self.client, &self.project.app, (&options, local))
+        deploy::upload(ui, &self.client, &self.project.app, &options, local)
             .await
-            .map_err(|error| deploy::explain(error, &self.project.source))
+            .map_err(|error| deploy::explain(error, &deploy::shorten(&self.project.source)))
     }
 
     fn went_live(&mut self, deployed: Deployed) -> Result<()> {
@@ -273,19 +285,17 @@ impl<'a> Session<'a> {
     }
 
     fn say_what_is_watched(&self) {
-        let shown = |path: &std::path::PathBuf| {
+        let shown = |path: &PathBuf| {
             let slash = if path.is_dir() { "/" } else { "" };
-            match path.strip_prefix(&self.project.dir) {
-                Ok(path) if path.as_os_str().is_empty() => "./".to_owned(),
-                Ok(path) => format!("{}{slash}", path.display()),
-                Err(_) => format!("{}{slash}", path.display()),
+            match self.relative(path) {
+                whole if whole.as_os_str().is_empty() => "./".to_owned(),
+                path => format!("{}{slash}", path.display()),
             }
         };
-        let mut watched: Vec<String> = self.project.watch.iter().map(shown).collect();
-        watched.push(MANIFEST.to_owned());
+        let watched: Vec<String> = self.project.watch.iter().map(shown).collect();
         let watched = watched.join(", ");
         self.ui.notice(&format!(
-            "watching {watched}   (data in {DATA_DIR}/, ctrl-c to stop)"
+            "watching {watched}, {MANIFEST}   (data in {DATA_DIR}/, ctrl-c to stop)"
         ));
     }
 

@@ -11,11 +11,10 @@ pub(crate) fn run(args: &args::Inspect) -> Result<Outcome> {
 
 fn describe(file: &str, artifact: &Artifact) -> String {
     let kind = artifact.kind.map_or("unknown", Kind::describe);
-    let size = format!(
-        "{} ({} bytes)",
-        format::size(artifact.size),
-        format::count(artifact.size)
-    );
+    let size = match artifact.size {
+        small @ 0..1024 => format::size(small),
+        size => format!("{} ({} bytes)", format::size(size), format::count(size)),
+    };
     let mut text = format!(
         "{}\n  kind     {kind}\n  size     {size}\n  digest   sha256:{}\n",
         format::printable(file),

@@ -11,7 +11,6 @@ use crate::{
 use faas_runtime::{Config, Ready, RunError, Shutdown};
 use serde_json::json;
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -80,18 +79,18 @@ fn announce(ui: &Ui, ready: &Ready) {
 }
 
 fn banner(ready: &Ready) -> [String; 3] {
-    let new = if ready.new { " (new)" } else { "" };
+    let release = env!("CARGO_PKG_VERSION");
+    let engine = ready.engine;
+    let data = format::tilde(&ready.data_dir);
+    let state = match (ready.new, ready.apps) {
+        (true, _) => "new".to_owned(),
+        (false, apps) => format::counted(apps, "app"),
+    };
+    let token = format::tilde(&ready.token_file);
     [
-        format!(
-            "faas {} · data {}{new}",
-            env!("CARGO_PKG_VERSION"),
-            format::tilde(&ready.data_dir)
-        ),
+        format!("faas {release} · wasmtime {engine} · data {data} ({state})"),
         format!("pool   {}", ready.pool),
-        format!(
-            "token  {}   (clients on this machine find it themselves)",
-            format::tilde(&ready.token_file)
-        ),
+        format!("token  {token}   (clients on this machine find it themselves)"),
     ]
 }
 

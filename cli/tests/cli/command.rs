@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Lines, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 use tempfile::TempDir;
 
@@ -67,7 +67,7 @@ impl Faas {
     }
 
     pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Output {
-        let mut child = self.spawn(args);
+        let mut child = self.command(args).spawn().unwrap();
         // A command that does not read its input may be gone already.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
@@ -78,8 +78,16 @@ impl Faas {
         }
     }
 
-    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_faas"))
+    /// Runs a command whose standard error goes to the test's own.
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
+        let mut child = self.command(args).stderr(Stdio::inherit()).spawn().unwrap();
+        let shown = BufReader::new(child.stdout.take().unwrap()).lines();
+        Running { child, shown }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_faas"));
+        command
             .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -89,9 +97,46 @@ impl Faas {
             .current_dir(self.dir())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// A `faas` that runs until it is told to stop.
+pub(crate) struct Running {
+    child: Child,
+    shown: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// The next line on standard output.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        self.shown.next().expect("no more lines").unwrap()
+    }
+
+    /// Sends a signal, named as `kill` names it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("sh")
+            .args(["-c", "kill -s $0 $1", name, &pid])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Waits for the end: the exit code, and what else was on standard output.
+    pub(crate) fn end(mut self) -> (i32, Vec<String>) {
+        let rest = self.shown.by_ref().map(Result::unwrap).collect();
+        (self.child.wait().unwrap().code().unwrap(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already, where a test came to its end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

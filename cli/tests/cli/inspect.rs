@@ -17,7 +17,7 @@ fn a_module_in_text_form() {
     };
     assert_eq!(*file, "hello.wat");
     assert_eq!(*kind, "  kind     core module, WASI 0.1, called as CGI");
-    assert_eq!(*size, "  size     112 B (112 bytes)");
+    assert_eq!(*size, "  size     95 B");
     assert!(digest.starts_with("  digest   sha256:"));
     assert_eq!(
         rest,

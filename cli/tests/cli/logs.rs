@@ -6,10 +6,7 @@ use crate::{
 };
 use faas_api::{LogLine, LogSource};
 use serde_json::{Value, json};
-use std::{
-    io::{BufRead, BufReader},
-    sync::{Mutex, mpsc},
-};
+use std::sync::{Mutex, mpsc};
 
 fn line(seq: u64, request_id: &str, source: LogSource) -> LogLine {
     LogLine {
@@ -97,27 +94,23 @@ fn json_line(line: &LogLine) -> String {
 #[test]
 fn follow_shows_lines_as_they_come() {
     let (log, server) = live();
-    let mut faas = Faas::with_server(&server.url()).spawn(&["logs", "-f", "orders"]);
-    let mut shown = BufReader::new(faas.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let mut faas = Faas::with_server(&server.url()).start(&["logs", "-f", "orders"]);
     // A line in two pieces, and two lines in one.
     let first = json_line(&request(1, "A", "/1"));
     let (left, right) = first.split_at(20);
     log.send(left.to_owned()).unwrap();
     log.send(right.to_owned()).unwrap();
-    assert!(shown.next().unwrap().contains(" A GET /1 "));
+    assert!(faas.line().contains(" A GET /1 "));
     let both = json_line(&request(2, "B", "/2")) + &json_line(&request(3, "C", "/3"));
     log.send(both).unwrap();
-    assert!(shown.next().unwrap().contains(" B GET /2 "));
-    assert!(shown.next().unwrap().contains(" C GET /3 "));
+    assert!(faas.line().contains(" B GET /2 "));
+    assert!(faas.line().contains(" C GET /3 "));
     // A request that does not end does not keep its lines to itself.
     log.send(json_line(&stderr(4, "D", "hello"))).unwrap();
-    assert!(shown.next().unwrap().ends_with(" D …"));
-    assert_eq!(shown.next().unwrap(), "  stderr  hello");
+    assert!(faas.line().ends_with(" D …"));
+    assert_eq!(faas.line(), "  stderr  hello");
     drop(log);
-    assert_eq!(shown.next(), None);
-    assert_eq!(faas.wait().unwrap().code(), Some(0));
+    assert_eq!(faas.end(), (0, Vec::new()));
     assert_eq!(server.asked(), ["GET /v1/apps/orders/logs?follow=true"]);
 }
 
@@ -125,17 +118,13 @@ fn follow_shows_lines_as_they_come() {
 fn follow_in_json_is_a_line_each() {
     let (log, server) = live();
     let args = ["logs", "-f", "orders", "-o", "json"];
-    let mut faas = Faas::with_server(&server.url()).spawn(&args);
-    let mut shown = BufReader::new(faas.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let mut faas = Faas::with_server(&server.url()).start(&args);
     for seq in 1..4 {
         log.send(json_line(&stderr(seq, "A", "hello"))).unwrap();
-        let line: Value = serde_json::from_str(&shown.next().unwrap()).unwrap();
+        let line: Value = serde_json::from_str(&faas.line()).unwrap();
         assert_eq!(line["seq"], json!(seq));
         assert_eq!(line["message"], json!("hello"));
     }
     drop(log);
-    assert_eq!(shown.next(), None);
-    assert_eq!(faas.wait().unwrap().code(), Some(0));
+    assert_eq!(faas.end(), (0, Vec::new()));
 }

@@ -8,6 +8,8 @@ mod server;
 
 #[cfg(test)]
 mod deploy;
+#[cfg(all(test, feature = "serve"))]
+mod dev;
 #[cfg(test)]
 mod inspect;
 #[cfg(test)]
@@ -20,6 +22,8 @@ mod manage;
 mod new;
 #[cfg(test)]
 mod project;
+#[cfg(all(test, feature = "serve"))]
+mod serve;
 #[cfg(test)]
 mod token;
 #[cfg(test)]

@@ -1,29 +1,50 @@
 //! The API of the platform: deploy, list, roll back, logs, metrics and probes.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | this file | settings, parts, and the route table |
+//! | `serve` | accepts connections, drains, stops |
+//! | `gate` | one request, top to bottom: id, origin, token, route, answer |
+//! | `auth`, `origin` | who asks, and from where |
+//! | `extract` | paths, queries and bodies become types, or an error that says why not |
+//! | `error` | the only place that makes an error's response |
+//! | `deploy`, `apps`, `versions`, `traffic`, `logs`, `observe` | the endpoints |
+//! | `openapi` | the description of all this, generated from the endpoints |
 
+mod apps;
+mod auth;
+mod deploy;
+mod error;
+mod extract;
+mod gate;
+mod logs;
+mod observe;
+mod openapi;
+mod origin;
+mod readiness;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod traffic;
+mod versions;
+
+pub(crate) use auth::AdminToken;
+pub(crate) use deploy::Deploys;
+pub(crate) use readiness::Readiness;
+
+use crate::{
+    Shutdown,
+    functions::{Functions, address::Addresses},
+    telemetry::{guest_logs::GuestLogs, metrics::Metrics},
+};
+use axum::middleware::from_fn;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
-use std::sync::Arc;
-use crate::{functions::{Functions, address::Addresses}, deploy::{Deployer, DeployRequest}, telemetry::{metrics::Metrics, guest_logs::GuestLogs}, Shutdown};
-pub(crate) struct AdminParts { pub(crate) functions: Arc<Functions>, pub(crate) deployer: Arc<Deployer>, pub(crate) logs: Arc<GuestLogs>, pub(crate) metrics: Metrics, pub(crate) addresses: Addresses, pub(crate) token: AdminToken, pub(crate) readiness: Readiness, pub(crate) config: AdminConfig, pub(crate) max_artifact_bytes: u64 }
-pub(crate) struct AdminToken;
-impl AdminToken { pub(crate) fn new(_: &str) -> Self { Self } }
-#[derive(Clone)] pub(crate) struct Readiness;
-impl Readiness { pub(crate) fn starting() -> Self { Self } pub(crate) fn ready(&self) {} pub(crate) fn draining(&self) {} }
-pub(crate) struct Admin(AdminParts);
-impl Admin {
-    pub(crate) fn new(p: AdminParts) -> Self { Self(p) }
-    pub(crate) async fn serve(self, l: tokio::net::TcpListener, s: Shutdown) {
-        use axum::{extract::{Path, State}, routing::*};
-        let me = Arc::new(self);
-        let r = axum::Router::new().route("/v1/apps/{app}/deploy", post(async |State(me): State<Arc<Admin>>, Path(app): Path<String>, body: axum::body::Body| {
-            let (tx, _rx) = tokio::sync::mpsc::unbounded_channel();
-            let up = Box::pin(futures::StreamExt::map(body.into_data_stream(), |r| r.map_err(std::io::Error::other)));
-            match me.0.deployer.deploy(DeployRequest { app: app.parse().unwrap_or_else(|_| panic!()), function: None, message: None, activate: true, created_by: "x".into() }, up, tx).await { Ok(d) => serde_json::to_string(&d).unwrap_or_default(), Err(e) => format!("{e} {:?}\n", e.body) }
-        })).route("/metrics", get(async |State(me): State<Arc<Admin>>| me.0.metrics.render().unwrap_or_default())).route("/logs/{app}", get(async |State(me): State<Arc<Admin>>, Path(app): Path<String>| serde_json::to_string(&me.0.logs.app(&app.parse().unwrap_or_else(|_| panic!())).query(&Default::default())).unwrap_or_default())).layer(axum::extract::DefaultBodyLimit::disable()).with_state(me);
-        let _ = axum::serve(l, r).with_graceful_shutdown(async move { s.draining().await }).await;
-    }
-}
-
+use serve::Patience;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Where the operator and the command line come in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,4 +66,85 @@ impl Default for AdminConfig {
             open_probes: true,
         }
     }
+}
+
+/// What the API acts on.
+pub(crate) struct AdminParts {
+    /// What is deployed.
+    pub(crate) functions: Arc<Functions>,
+    /// Who deploys; a [`crate::deploy::Deployer`] outside of tests.
+    pub(crate) deployer: Arc<dyn Deploys>,
+    /// The apps' logs.
+    pub(crate) logs: Arc<GuestLogs>,
+    /// The node's metrics.
+    pub(crate) metrics: Metrics,
+    /// Where apps answer.
+    pub(crate) addresses: Addresses,
+    /// The token that may do everything.
+    pub(crate) token: AdminToken,
+    /// Whether the node can take requests.
+    pub(crate) readiness: Readiness,
+    /// The listener's settings.
+    pub(crate) config: AdminConfig,
+    /// The largest artifact, in bytes.
+    pub(crate) max_artifact_bytes: u64,
+}
+
+/// The API, ready to be served.
+pub(crate) struct Admin {
+    parts: AdminParts,
+    patience: Patience,
+}
+
+impl Admin {
+    /// An API on these parts.
+    pub(crate) fn new(parts: AdminParts) -> Self {
+        Self {
+            parts,
+            patience: Patience::default(),
+        }
+    }
+
+    /// Answers requests until `shutdown` says otherwise. While it drains, deploys that are under
+    /// way finish, new ones are refused, and everything else is still answered.
+    pub(crate) async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
+        serve::run(self, listener, shutdown).await;
+    }
+}
+
+/// What the endpoints work with.
+struct Api {
+    parts: AdminParts,
+    patience: Patience,
+    shutdown: Shutdown,
+    /// Deploys under way: the drain waits for them.
+    deploys: TaskTracker,
+    /// Cuts off what the drain did not wait for.
+    cut: CancellationToken,
+    /// The description of this API, as JSON.
+    openapi: Bytes,
+}
+
+/// The state as handlers take it.
+type State = axum::extract::State<Arc<Api>>;
+
+/// The route table. Everything needs the token but for what [`auth::is_open`] names.
+fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
+    openapi::router()
+        .routes(routes!(apps::list))
+        .routes(routes!(apps::describe, apps::delete))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::describe))
+        .routes(routes!(versions::activate))
+        .routes(routes!(traffic::put))
+        .routes(routes!(logs::read))
+        .routes(routes!(openapi::document))
+        .routes(routes!(observe::metrics))
+        .routes(routes!(observe::livez))
+        .routes(routes!(observe::readyz))
+        // What stands above has to answer in time; an upload takes the time it takes.
+        .layer(from_fn(move |request, next| {
+            gate::in_time(limit, request, next)
+        }))
+        .routes(routes!(deploy::deploy))
 }

@@ -41,12 +41,7 @@ struct Streaming {
 }
 
 impl GuestBody {
-    /// A body that is complete.
-    pub(crate) fn full(data: Bytes) -> Self {
-        Self::complete(data, None)
-    }
-
-    /// A body that is complete, with trailers.
+    /// A body that is complete, perhaps with trailers.
     pub(super) fn complete(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self(State::Complete { data, trailers })
     }

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     host::{
-        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, ModuleState, stdio::LogStream,
+        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, ModuleState, stdio::{CallLog, LogStream},
     },
-    telemetry::metrics::Metrics,
+    telemetry::{guest_logs::LogBudget, metrics::Metrics},
 };
 use bytes::Bytes;
 use http::{HeaderValue, Request, header::HOST};
@@ -60,7 +60,13 @@ impl Ground {
             self.memory.clone(),
             call.meter.clone(),
         );
-        let log = LogStream::new(&program.log, &program.origin, call.id, limits.log_bytes);
+        let log = LogStream::new(CallLog {
+            log: program.log.clone(),
+            origin: program.origin.clone(),
+            request_id: call.id,
+            budget: LogBudget::new(limits.log_bytes),
+            lost: program.metrics.log_lines_dropped.clone(),
+        });
         let ground = self.clone();
         Ok(match prepared {
             Prepared::Http02(pre) => {

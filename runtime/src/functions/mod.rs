@@ -154,14 +154,14 @@ impl Functions {
         }
     }
 
-    /// Moves traffic, and returns what was live before. With `expect`, only if the app is still
-    /// at that revision.
+    /// Moves traffic, and returns what was live before and the app's new revision. With `expect`,
+    /// only if the app is still at that revision.
     pub(crate) async fn set_traffic(
         &self,
         app: &AppName,
         traffic: Traffic,
         expect: Option<Rev>,
-    ) -> Result<Traffic, FunctionsError> {
+    ) -> Result<(Traffic, Rev), FunctionsError> {
         loop {
             let (mut record, rev) = self.get(app).await?;
             if expect.is_some_and(|expect| expect != rev) {
@@ -171,7 +171,7 @@ impl Functions {
             record.updated_at = clock::now();
             let previous = std::mem::replace(&mut record.traffic, traffic.clone());
             match self.write(app, record, Expect::Rev(rev)).await {
-                Ok(_) => return Ok(previous),
+                Ok(rev) => return Ok((previous, rev)),
                 // Without a precondition of the caller's the race is ours to run again.
                 Err(FunctionsError::Conflict) if expect.is_none() => {}
                 Err(error) => return Err(error),
@@ -179,16 +179,24 @@ impl Functions {
         }
     }
 
-    /// Removes an app with all its versions.
-    pub(crate) async fn delete(&self, app: &AppName) -> Result<(), FunctionsError> {
+    /// Removes an app with all its versions. With `expect`, only if the app is still at that
+    /// revision.
+    pub(crate) async fn delete(
+        &self,
+        app: &AppName,
+        expect: Option<Rev>,
+    ) -> Result<(), FunctionsError> {
         loop {
             let (_, rev) = self.get(app).await?;
+            if expect.is_some_and(|expect| expect != rev) {
+                return Err(FunctionsError::Conflict);
+            }
             match self.registry.delete(&key(app), Expect::Rev(rev)).await {
                 Ok(rev) => {
                     self.apply(app, None, rev);
                     return Ok(());
                 }
-                Err(StorageError::Conflict) => {}
+                Err(StorageError::Conflict) if expect.is_none() => {}
                 Err(error) => return Err(error.into()),
             }
         }

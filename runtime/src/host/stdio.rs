@@ -2,13 +2,14 @@
 
 use crate::{
     request_id::RequestId,
-    telemetry::guest_logs::{AppLog, GuestOutput, Origin, OutputStream as Kind},
+    telemetry::guest_logs::{AppLog, GuestOutput, LogBudget, Origin, OutputStream as Kind},
 };
 use bytes::Bytes;
+use prometheus::IntCounter;
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 use tokio::io::AsyncWrite;
@@ -22,28 +23,35 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// Where the output of one call goes.
 #[derive(Clone)]
-pub(crate) struct LogStream {
-    log: Arc<AppLog>,
-    origin: Arc<Origin>,
-    request_id: RequestId,
-    /// Bytes the call may still write, both streams together.
-    budget: Arc<AtomicUsize>,
+pub(crate) struct LogStream(Arc<CallLog>);
+
+/// The log of one call.
+pub(crate) struct CallLog {
+    /// The app's log.
+    pub(crate) log: Arc<AppLog>,
+    /// Whose output it is.
+    pub(crate) origin: Arc<Origin>,
+    /// Of which request.
+    pub(crate) request_id: RequestId,
+    /// What the call may write, both streams together.
+    pub(crate) budget: Arc<LogBudget>,
+    /// Counts the lines that are lost.
+    pub(crate) lost: IntCounter,
+}
+
+impl Drop for CallLog {
+    fn drop(&mut self) {
+        match self.budget.lost() {
+            0 => {}
+            lost => self.lost.inc_by(lost),
+        }
+    }
 }
 
 impl LogStream {
-    /// Output of one call, of at most `limit` bytes.
-    pub(crate) fn new(
-        log: &Arc<AppLog>,
-        origin: &Arc<Origin>,
-        request_id: RequestId,
-        limit: usize,
-    ) -> Self {
-        Self {
-            log: log.clone(),
-            origin: origin.clone(),
-            request_id,
-            budget: Arc::new(AtomicUsize::new(limit)),
-        }
+    /// Output of one call.
+    pub(crate) fn new(log: CallLog) -> Self {
+        Self(Arc::new(log))
     }
 
     /// The standard output.
@@ -57,35 +65,26 @@ impl LogStream {
     }
 
     fn output(&self, kind: Kind) -> LogOutput {
-        LogOutput {
-            stream: self.clone(),
-            kind,
-            lines: Arc::default(),
-        }
+        LogOutput { kind, lines: Arc::default(), stream: self.clone() }
     }
 }
 
 /// One of the two streams. Most guests never open it, so it is made when they do; handles of one
 /// stream share it, so that lines do not mix.
 pub(super) struct LogOutput {
-    stream: LogStream,
     kind: Kind,
     lines: Arc<Mutex<Option<GuestOutput>>>,
+    stream: LogStream,
 }
 
 impl LogOutput {
     fn handle(&self) -> LogHandle {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let CallLog { log, origin, request_id, budget, .. } = &*self.stream.0;
         lines.get_or_insert_with(|| {
-            let LogStream {
-                log,
-                origin,
-                request_id,
-                budget,
-            } = self.stream.clone();
-            GuestOutput::new(log, origin, request_id, self.kind, budget)
+            GuestOutput::new(log.clone(), origin.clone(), *request_id, self.kind, budget.clone())
         });
-        LogHandle(self.lines.clone())
+        LogHandle { lines: self.lines.clone(), _stream: self.stream.clone() }
     }
 }
 
@@ -106,11 +105,15 @@ impl StdoutStream for LogOutput {
 }
 
 /// A guest's handle of a stream. Never blocks: what is over the budget is dropped and counted.
-struct LogHandle(Arc<Mutex<Option<GuestOutput>>>);
+struct LogHandle {
+    lines: Arc<Mutex<Option<GuestOutput>>>,
+    /// Outlives the lines, whose last one may be counted as lost when they are dropped.
+    _stream: LogStream,
+}
 
 impl LogHandle {
     fn append(&self, bytes: &[u8]) {
-        if let Some(lines) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(lines) = &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
             lines.write(bytes);
         }
     }

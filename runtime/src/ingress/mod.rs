@@ -1,43 +1,67 @@
 //! HTTP in: accepts connections, finds the function a request is for, and answers.
+//!
+//! A request, top to bottom:
+//!
+//! | step | file | what happens |
+//! |---|---|---|
+//! | accept | `accept` | a place, a socket, a task |
+//! | read | `connection` | which protocol; deadlines, drain, reset; every head seen whole |
+//! | handle | `handle` | calls the rest in order; errors become responses here |
+//! | check | `check` | is it HTTP, and for exactly one host |
+//! | route | `router` | host and path to an app, pure |
+//! | choose, call | `backend` | version and function from the snapshot; the engine |
+//! | forward | `forward`, `body` | what the guest gets to see |
+//! | respond | `respond`, `meter` | what the client gets to see; the request is counted once |
+//!
+//! Before the guest runs a request does no I/O but reading itself, spawns no task, arms no timer
+//! and takes no lock.
+//!
+//! Residue, known and accepted: a client that closes its connection without a reset looks like
+//! one that has only finished sending, so its guest runs until it writes; what the `h2` crate
+//! answers by itself (a header list over its limit, a malformed stream) has no body of ours; a
+//! bare LF inside the trailers of a chunked request is a line end for hyper.
 
+mod accept;
+mod access_log;
+mod backend;
+mod body;
+mod check;
+mod connection;
+mod forward;
+mod handle;
+mod meter;
+mod respond;
+mod router;
+#[cfg(test)]
+mod tests;
+
+use self::{
+    access_log::Log,
+    backend::Node,
+    check::RequestLimits,
+    connection::{Common, HeadLimits, Patience, Signals},
+    handle::{Shared, Visit},
+    meter::Books,
+    router::Naming,
+};
+use crate::{
+    Shutdown,
+    config::ConfigError,
+    engine::Engine,
+    functions::snapshot::Snapshot,
+    telemetry::{LogFormat, metrics::Metrics},
+};
+use arc_swap::ArcSwap;
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
-use std::sync::Arc;
-use crate::{engine::{Engine, Call, GuestBody}, functions::snapshot::Snapshot, telemetry::metrics::Metrics, Shutdown, request_id::RequestId};
-pub(crate) struct IngressParts { pub(crate) snapshot: Arc<arc_swap::ArcSwap<Snapshot>>, pub(crate) engine: Arc<Engine>, pub(crate) metrics: Metrics, pub(crate) config: IngressConfig }
-pub(crate) struct Ingress(IngressParts);
-impl Ingress {
-    pub(crate) fn new(p: IngressParts) -> Self { Self(p) }
-    pub(crate) async fn serve(self: Arc<Self>, l: tokio::net::TcpListener, s: Shutdown) {
-        loop {
-            let c = tokio::select!{ c = l.accept() => c, () = s.draining() => return };
-            let Ok((c,_)) = c else { continue };
-            let _ = c.set_nodelay(true);
-            let me = self.clone();
-            tokio::spawn(async move {
-                let svc = hyper::service::service_fn(move |req: http::Request<hyper::body::Incoming>| { let me = me.clone(); async move { Ok::<_, std::convert::Infallible>(me.handle(req).await) } });
-                let _ = hyper::server::conn::http1::Builder::new().half_close(true).serve_connection(hyper_util::rt::TokioIo::new(c), svc).await;
-            });
-        }
-    }
-    async fn handle(&self, mut req: http::Request<hyper::body::Incoming>) -> http::Response<GuestBody> {
-        let path = req.uri().path_and_query().map(|p| p.as_str().to_owned()).unwrap_or_default();
-        let rest = path.strip_prefix('/').unwrap_or("");
-        let (app, rest) = rest.split_once('/').unwrap_or((rest, ""));
-        let snap = self.0.snapshot.load();
-        let Some(v) = snap.app(app).and_then(|a| a.choose(0)) else { return http::Response::builder().status(404).body(GuestBody::full("no\n".into())).unwrap_or_default2() };
-        let f = &v.functions[0];
-        *req.uri_mut() = format!("/{rest}").parse().unwrap_or_default();
-        let meter = Arc::new(crate::engine::Meter::default());
-        match self.0.engine.invoke(&f.program, Call { id: RequestId::new(), meter }, req).await {
-            Ok(r) => r,
-            Err(e) => http::Response::builder().status(e.code().status()).body(GuestBody::full(format!("{e}\n").into())).unwrap_or_default2(),
-        }
-    }
-}
-trait D { fn unwrap_or_default2(self) -> http::Response<GuestBody>; }
-impl D for Result<http::Response<GuestBody>, http::Error> { fn unwrap_or_default2(self) -> http::Response<GuestBody> { match self { Ok(r) => r, Err(_) => http::Response::new(GuestBody::full(bytes::Bytes::new())) } } }
+use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::task::TaskTracker;
 
+/// How long a client gets to take note that its connection closes.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How long connections get to end once they were told to end at once.
+const CUT: Duration = Duration::from_secs(5);
 
 /// Where requests come in, and how patient the node is with clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,5 +130,194 @@ impl Default for IngressConfig {
             max_h2_streams: 128,
             drain_timeout_s: 30,
         }
+    }
+}
+
+impl IngressConfig {
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used, and why.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let at_least_one = [
+            ("ingress.first_byte_timeout_s", self.first_byte_timeout_s),
+            ("ingress.head_timeout_s", self.head_timeout_s),
+            ("ingress.body_idle_timeout_s", self.body_idle_timeout_s),
+            ("ingress.write_idle_timeout_s", self.write_idle_timeout_s),
+            ("ingress.keep_alive_timeout_s", self.keep_alive_timeout_s),
+            ("ingress.max_headers", self.max_headers as u64),
+            ("ingress.max_h2_streams", u64::from(self.max_h2_streams)),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(ConfigError::Value {
+                    key,
+                    problem: "cannot be 0".to_owned(),
+                });
+            }
+        }
+        // `http::Uri` holds no longer target; what is far beyond is no header section either.
+        let at_most = [
+            ("ingress.max_uri_bytes", self.max_uri_bytes, 64, 65_534),
+            (
+                "ingress.max_header_bytes",
+                self.max_header_bytes,
+                1024,
+                1 << 20,
+            ),
+        ];
+        for (key, value, low, high) in at_most {
+            if !(low..=high).contains(&value) {
+                let problem = format!("{value} is not between {low} and {high}");
+                return Err(ConfigError::Value { key, problem });
+            }
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+        let domain = self.base_domain.trim_matches('.');
+        if domain.is_empty() || !domain.bytes().all(allowed) {
+            let problem = format!("`{}` is not a domain", self.base_domain.escape_debug());
+            return Err(ConfigError::Value {
+                key: "ingress.base_domain",
+                problem,
+            });
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Patience {
+        Patience {
+            first_byte: Duration::from_secs(self.first_byte_timeout_s),
+            head: Duration::from_secs(self.head_timeout_s),
+            body_idle: Duration::from_secs(self.body_idle_timeout_s),
+            write_idle: Duration::from_secs(self.write_idle_timeout_s),
+            keep_alive: Duration::from_secs(self.keep_alive_timeout_s),
+            closing: CLOSING,
+        }
+    }
+}
+
+/// What the ingress is made of.
+pub(crate) struct IngressParts {
+    /// Its settings.
+    pub(crate) config: IngressConfig,
+    /// What is deployed.
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What runs it.
+    pub(crate) engine: Arc<Engine>,
+    /// Where requests are counted.
+    pub(crate) metrics: Metrics,
+    /// How the access log is written.
+    pub(crate) log_format: LogFormat,
+}
+
+/// The door of the node.
+pub(crate) struct Ingress {
+    config: IngressConfig,
+    common: Arc<Common>,
+    shared: Arc<Shared<Node>>,
+}
+
+impl Ingress {
+    /// Puts it together. The settings have been validated.
+    pub(crate) fn new(parts: IngressParts) -> Self {
+        let IngressParts {
+            config,
+            snapshot,
+            engine,
+            metrics,
+            log_format,
+        } = parts;
+        let json = match log_format {
+            LogFormat::Auto => !std::io::stderr().is_terminal(),
+            LogFormat::Text => false,
+            LogFormat::Json => true,
+        };
+        let common = common(&config);
+        let domain = config.base_domain.trim_matches('.');
+        let shared = Shared {
+            backend: Node {
+                snapshot,
+                engine,
+                naming: Naming::new(domain, config.path_routing),
+            },
+            books: Arc::new(Books {
+                metrics,
+                log: Log::new(config.access_log, json, access_log::standard_error()),
+                cut: common.signals.cut.clone(),
+            }),
+            limits: RequestLimits {
+                uri: config.max_uri_bytes,
+                headers: config.max_headers,
+            },
+            body_idle: common.patience.body_idle,
+            default_host: HeaderValue::from_str(domain)
+                .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
+        };
+        Self {
+            config,
+            common: Arc::new(common),
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Serves a listener until the node has drained or is stopped: stops accepting, lets what is
+    /// in flight finish, and cuts off what has not when patience ends.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: Shutdown) {
+        let slots = accept::max_connections(self.config.max_connections);
+        tracing::info!(max_connections = slots, "the ingress accepts requests");
+        let visitor = |peer| Visit::new(self.shared.clone(), peer);
+        let accepting = accept::accept(listener, slots, self.common.clone(), visitor);
+        let patience = Duration::from_secs(self.config.drain_timeout_s);
+        run(accepting, &self.common, patience, &shutdown).await;
+        // The log's thread is waited for outside the asynchronous threads.
+        let shared = self.shared.clone();
+        let _ = tokio::task::spawn_blocking(move || shared.books.log.flush()).await;
+    }
+}
+
+fn common(config: &IngressConfig) -> Common {
+    Common {
+        patience: config.patience(),
+        heads: HeadLimits {
+            uri: config.max_uri_bytes,
+            headers: config.max_header_bytes,
+        },
+        max_headers: config.max_headers,
+        max_h2_streams: config.max_h2_streams,
+        signals: Signals::default(),
+        tasks: TaskTracker::new(),
+    }
+}
+
+/// Accepts, drains, cuts. `accepting` ends when the drain begins, and the listener with it.
+async fn run(
+    accepting: impl Future<Output = ()>,
+    common: &Common,
+    patience: Duration,
+    shutdown: &Shutdown,
+) {
+    let signals = &common.signals;
+    let switched = async {
+        shutdown.draining().await;
+        signals.drain.cancel();
+    };
+    tokio::join!(accepting, switched);
+    common.tasks.close();
+    tokio::select! {
+        biased;
+        () = shutdown.stopped() => tracing::warn!("stopping at once"),
+        drained = timeout(patience, common.tasks.wait()) => if drained.is_err() {
+            tracing::warn!(
+                connections = common.tasks.len(), ?patience,
+                "requests are cut off: they did not finish within `ingress.drain_timeout_s`"
+            );
+        }
+    }
+    signals.cut.cancel();
+    if timeout(CUT, common.tasks.wait()).await.is_err() {
+        tracing::error!(
+            tasks = common.tasks.len(),
+            "connections did not end when they were cut"
+        );
     }
 }

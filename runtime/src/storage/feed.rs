@@ -203,7 +203,10 @@ fn size_of_change(change: &Change) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Doc, *};
+    use super::{
+        super::{Doc, conformance::next},
+        *,
+    };
 
     fn put(rev: Rev, bytes: usize) -> Change {
         Change::Put(
@@ -244,7 +247,7 @@ mod tests {
         feed.publish((1..=3).map(|rev| put(rev, 1)));
         drop(feed);
         for rev in 1..=3 {
-            assert_eq!(changes.recv().await, Some(put(rev, 1)));
+            assert_eq!(next(&mut changes).await, put(rev, 1));
         }
         assert_eq!(changes.recv().await, None);
     }
@@ -266,11 +269,11 @@ mod tests {
         let feed = Feed::new(0);
         let mut changes = feed.watch("", Some(0));
         feed.publish([put(1, 1)]);
-        assert_eq!(changes.recv().await, Some(put(1, 1)));
+        assert_eq!(next(&mut changes).await, put(1, 1));
         feed.publish((2..2 + 2 * LOG_CHANGES as Rev).map(|rev| put(rev, 1)));
-        assert_eq!(changes.recv().await, Some(Change::Resync));
-        let next = Change::Deleted(DocKey::new(&["k"]), 9000);
-        feed.publish([next.clone()]);
-        assert_eq!(changes.recv().await, Some(next));
+        assert_eq!(next(&mut changes).await, Change::Resync);
+        let last = Change::Deleted(DocKey::new(&["k"]), 9000);
+        feed.publish([last.clone()]);
+        assert_eq!(next(&mut changes).await, last);
     }
 }

@@ -67,7 +67,8 @@ pub(crate) struct FunctionMetrics {
     memory_peak: IntGauge,
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
-    log_lines_dropped: IntCounter,
+    /// Log lines that were cut off or displaced.
+    pub(crate) log_lines_dropped: IntCounter,
     app: AppName,
     function: FunctionName,
 }
@@ -280,11 +281,6 @@ impl FunctionMetrics {
         self.rejected
             .with_label_values(&[self.app.as_str(), reason])
             .inc();
-    }
-
-    /// Counts log lines that were cut off or displaced.
-    pub(crate) fn log_lines_dropped(&self, lines: u64) {
-        self.log_lines_dropped.inc_by(lines);
     }
 }
 

@@ -1,9 +1,9 @@
 //! `#[function]` as a pure function from tokens to tokens.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{Error, FnArg, ItemFn, Result, ReturnType, Signature};
+use syn::{Error, FnArg, ItemFn, Pat, Result, ReturnType, Signature};
 
 /// How a handler looks, for messages.
 const EXAMPLE: &str = "async fn handle(request: Request) -> Result<Response>";
@@ -64,18 +64,38 @@ fn check(signature: &Signature) -> Result<()> {
 
 fn export(function: &ItemFn) -> TokenStream {
     let name = &function.sig.ident;
-    // The call is checked where the answer's type is written: that is what can be wrong with it.
-    let check = quote_spanned! { function.sig.output.span() =>
-        ::faas_sdk::__private::check(&#name)
+    let check = if function.sig.asyncness.is_some() {
+        quote! { check_async }
+    } else {
+        quote! { check_plain }
+    };
+    // What can still be wrong are the types, so messages shall point at the answer's.
+    let span = match &function.sig.output {
+        ReturnType::Type(_, answer) => answer.span(),
+        ReturnType::Default => name.span(),
+    };
+    let named = Ident::new(&name.to_string(), span.resolved_at(name.span()));
+    let check = quote_spanned! { span => ::faas_sdk::__private::#check(&#named) };
+    let take = if ignores_request(&function.sig) {
+        quote! { ignore }
+    } else {
+        quote! { receive }
     };
     quote! {
         #function
 
         const _: () = {
             #check;
-            ::faas_sdk::__export!(#name);
+            ::faas_sdk::__export!(#name, #take);
         };
     }
+}
+
+/// Whether the handler provably never looks at the request: then the host need not be asked for
+/// it, which is a good part of the work of a small function.
+fn ignores_request(signature: &Signature) -> bool {
+    let argument = signature.inputs.first();
+    matches!(argument, Some(FnArg::Typed(argument)) if matches!(*argument.pat, Pat::Wild(_)))
 }
 
 #[cfg(test)]

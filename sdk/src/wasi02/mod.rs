@@ -5,14 +5,15 @@ mod reactor;
 mod request;
 mod response;
 
-use wasip2::http::types::{IncomingRequest, ResponseOutparam};
+use wasip2::http::types::ResponseOutparam;
 
-use crate::{Handler, answer};
+use crate::{Handler, Request, Result, answer};
 
-pub(crate) use request::Incoming;
+pub(crate) use wasip2::http::types;
 
 /// What the exported function needs; see [`__export!`](crate::__export).
-pub mod exports {
+pub(crate) mod exports {
+    pub use super::request::{ignore, receive};
     pub use super::serve;
     pub use wasip2;
     pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};
@@ -21,11 +22,11 @@ pub mod exports {
 /// Answers one request, and returns when its body is sent.
 pub fn serve<Kind>(
     handler: impl Handler<Kind>,
-    request: IncomingRequest,
+    request: Result<Request>,
     outparam: ResponseOutparam,
 ) {
     reactor::block_on(async {
-        let response = answer::answer(handler, request::receive(request)).await;
+        let response = answer::answer(handler, request).await;
         response::send(response, outparam).await;
     });
 }
@@ -34,7 +35,7 @@ pub fn serve<Kind>(
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($handler:ident) => {
+    ($handler:ident, $take:ident) => {
         enum Exported {}
 
         impl $crate::__private::wasip2::exports::http::incoming_handler::Guest for Exported {
@@ -42,7 +43,7 @@ macro_rules! __export {
                 request: $crate::__private::IncomingRequest,
                 outparam: $crate::__private::ResponseOutparam,
             ) {
-                $crate::__private::serve($handler, request, outparam)
+                $crate::__private::serve($handler, $crate::__private::$take(request), outparam)
             }
         }
 

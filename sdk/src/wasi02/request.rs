@@ -4,22 +4,25 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Method;
-use http::uri::Scheme;
 use http_body::{Frame, SizeHint};
-use wasip2::http::types::{self, FutureTrailers, IncomingBody, IncomingRequest, Trailers};
+use wasip2::http::types::{FutureTrailers, IncomingBody, IncomingRequest, Trailers};
 use wasip2::io::streams::{InputStream, StreamError};
 
 use super::reactor::{self, Wait};
-use crate::answer::{Head, content_length, headers, other_method};
-use crate::body::Content;
+use crate::answer::{Head, content_length, headers};
+use crate::body::{Content, Incoming};
+use crate::convert::{broken_body, broken_off, method, scheme};
 use crate::{Body, Bytes, Error, Request, Result};
 
 /// The most that is read at once. Each read is a call to the host, so it should be worth it.
 const READ_SIZE: u64 = 64 * 1024;
 
 /// Takes over a request from the host. Its body stays there until it is asked for.
-pub(crate) fn receive(request: IncomingRequest) -> Result<Request> {
+///
+/// # Errors
+///
+/// If it is no valid request.
+pub fn receive(request: IncomingRequest) -> Result<Request> {
     let head = Head {
         method: method(request.method()),
         scheme: request.scheme().and_then(scheme),
@@ -32,18 +35,28 @@ pub(crate) fn receive(request: IncomingRequest) -> Result<Request> {
         Some(0) => Body::empty(),
         _ => {
             let state = State::Whole(request);
-            Body::of(Content::Incoming(Incoming {
+            Body::of(Content::Incoming(Box::new(Arriving {
                 wait: None,
                 state,
                 left: length,
-            }))
+            })))
         }
     };
     head.into_request(body)
 }
 
+/// Takes no notice of a request, for a handler that does not either.
+///
+/// # Errors
+///
+/// Never; it only looks like [`receive`].
+pub fn ignore(request: IncomingRequest) -> Result<Request> {
+    drop(request);
+    Ok(Request::default())
+}
+
 /// The body of a request, still on its way in.
-pub(crate) struct Incoming {
+struct Arriving {
     /// Stands before what it waits for, and so is dropped before it, as the host demands.
     wait: Option<Wait>,
     state: State,
@@ -59,11 +72,8 @@ enum State {
     Done,
 }
 
-impl Incoming {
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+impl Incoming for Arriving {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         loop {
             if let Some(wait) = &mut self.wait {
                 ready!(Pin::new(wait).poll(cx));
@@ -72,7 +82,7 @@ impl Incoming {
             match &self.state {
                 State::Whole(request) => match open(request) {
                     Some((stream, body)) => self.state = State::Open(stream, body),
-                    None => return self.broken("the host does not give it".into()),
+                    None => return self.broken(broken_off("the host does not give it".into())),
                 },
                 State::Open(stream, _) => match stream.read(self.wanted()) {
                     Ok(data) if data.is_empty() => {
@@ -81,7 +91,7 @@ impl Incoming {
                     Ok(data) => return Poll::Ready(Some(Ok(self.chunk(data)))),
                     Err(StreamError::Closed) => self.finish(),
                     Err(StreamError::LastOperationFailed(error)) => {
-                        return self.broken(error.to_debug_string());
+                        return self.broken(broken_off(error.to_debug_string()));
                     }
                 },
                 State::Trailers(trailers) => match trailers.get() {
@@ -90,22 +100,26 @@ impl Incoming {
                         self.state = State::Done;
                         return Poll::Ready(trailers.as_ref().map(Trailers::entries).map(trailing));
                     }
-                    Some(Ok(Err(code))) => return self.broken(format!("{code:?}")),
-                    Some(Err(())) => return self.broken("its trailers are gone".into()),
+                    Some(Ok(Err(code))) => return self.broken(broken_body(&code)),
+                    Some(Err(())) => {
+                        return self.broken(broken_off("its trailers are gone".into()));
+                    }
                 },
                 State::Done => return Poll::Ready(None),
             }
         }
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
+    fn size_hint(&self) -> SizeHint {
         match (&self.state, self.left) {
             (State::Trailers(_) | State::Done, _) => SizeHint::with_exact(0),
             (_, Some(left)) => SizeHint::with_exact(left),
             (_, None) => SizeHint::new(),
         }
     }
+}
 
+impl Arriving {
     /// How much to read. At least a byte even if none is due: that is how the end shows.
     fn wanted(&self) -> u64 {
         self.left.map_or(READ_SIZE, |left| left.clamp(1, READ_SIZE))
@@ -125,9 +139,8 @@ impl Incoming {
         }
     }
 
-    fn broken(&mut self, why: String) -> Poll<Option<Result<Frame<Bytes>>>> {
+    fn broken(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>>>> {
         self.state = State::Done;
-        let error = Error::status(400, "the request's body broke off").with_cause(why);
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -140,27 +153,4 @@ fn open(request: &IncomingRequest) -> Option<(InputStream, IncomingBody)> {
 
 fn trailing(fields: Vec<(String, Vec<u8>)>) -> Result<Frame<Bytes>> {
     Ok(Frame::trailers(headers(fields)))
-}
-
-fn method(method: types::Method) -> Result<Method> {
-    Ok(match method {
-        types::Method::Get => Method::GET,
-        types::Method::Head => Method::HEAD,
-        types::Method::Post => Method::POST,
-        types::Method::Put => Method::PUT,
-        types::Method::Delete => Method::DELETE,
-        types::Method::Connect => Method::CONNECT,
-        types::Method::Options => Method::OPTIONS,
-        types::Method::Trace => Method::TRACE,
-        types::Method::Patch => Method::PATCH,
-        types::Method::Other(name) => return other_method(&name),
-    })
-}
-
-fn scheme(scheme: types::Scheme) -> Option<Scheme> {
-    match scheme {
-        types::Scheme::Http => Some(Scheme::HTTP),
-        types::Scheme::Https => Some(Scheme::HTTPS),
-        types::Scheme::Other(name) => name.as_str().try_into().ok(),
-    }
 }

@@ -1,11 +1,11 @@
 //! A response, as WASI 0.2 takes it.
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use wasip2::http::types::{self, Fields, OutgoingBody, OutgoingResponse, ResponseOutparam};
 use wasip2::io::streams::OutputStream;
 
 use super::reactor;
-use crate::answer::fields;
+use crate::convert::to_fields;
 use crate::pump::{End, Gone, Sink, pump};
 use crate::{Body, Bytes, Error, Response, Result};
 
@@ -13,7 +13,7 @@ use crate::{Body, Bytes, Error, Response, Result};
 pub(crate) async fn send(response: Response, outparam: ResponseOutparam) {
     let (parts, body) = response.into_parts();
     let (response, body) =
-        match head(&parts.headers).and_then(|head| with_status(head, parts.status)) {
+        match to_fields(&parts.headers).and_then(|fields| with_status(fields, parts.status)) {
             Ok(response) => (response, body),
             Err(error) => refused(error),
         };
@@ -28,7 +28,8 @@ pub(crate) async fn send(response: Response, outparam: ResponseOutparam) {
 /// What the client gets instead of a response that the host does not take.
 fn refused(error: Error) -> (OutgoingResponse, Body) {
     let (parts, body) = error.into_text().into_parts();
-    let response = OutgoingResponse::new(Fields::new());
+    let headers = to_fields(&parts.headers).unwrap_or_else(|_| Fields::new());
+    let response = OutgoingResponse::new(headers);
     // If even this is refused, the client sees the text with another status.
     let _ = response.set_status_code(parts.status.as_u16());
     (response, body)
@@ -45,28 +46,6 @@ fn with_status(headers: Fields, status: StatusCode) -> Result<OutgoingResponse> 
     Ok(response)
 }
 
-fn head(headers: &HeaderMap) -> Result<Fields> {
-    if headers.is_empty() {
-        return Ok(Fields::new());
-    }
-    Fields::from_list(&fields(headers)).map_err(|error| culprit(headers, &error))
-}
-
-/// Finds the header that the host refused, since it does not say.
-fn culprit(headers: &HeaderMap, error: &types::HeaderError) -> Error {
-    let probe = Fields::new();
-    let name = headers.iter().find_map(|(name, value)| {
-        probe
-            .append(name.as_str(), value.as_bytes())
-            .err()
-            .map(|_| name.as_str())
-    });
-    let name = name.unwrap_or("?");
-    Error::internal(format_args!(
-        "the host refused the response's header `{name}`: {error:?}"
-    ))
-}
-
 async fn send_body(body: Body, outgoing: OutgoingBody) {
     let Ok(stream) = outgoing.write() else { return };
     let mut stream = Outgoing(stream);
@@ -76,15 +55,22 @@ async fn send_body(body: Body, outgoing: OutgoingBody) {
     let finished = match end {
         // A body that is dropped unfinished breaks off at the client too.
         End::Gone => return,
-        End::Broken(error) => return error.log(),
+        End::Broken(error) => return error.log("the response broke off"),
         End::Complete(None) => OutgoingBody::finish(outgoing, None),
-        End::Complete(Some(trailers)) => match head(&trailers) {
+        End::Complete(Some(trailers)) => match to_fields(&trailers) {
             Ok(trailers) => OutgoingBody::finish(outgoing, Some(trailers)),
-            Err(error) => return error.log(),
+            Err(error) => return error.log("the response broke off"),
         },
     };
     if let Err(code) = finished {
-        Error::internal(format_args!("the body could not be finished: {code:?}")).log();
+        Error::internal(unfinished(&code)).log("the response broke off");
+    }
+}
+
+fn unfinished(code: &types::ErrorCode) -> &'static str {
+    match code {
+        types::ErrorCode::HttpResponseBodySize(_) => "the body does not have its `content-length`",
+        _ => "the host refused the end of the body",
     }
 }
 
@@ -103,11 +89,5 @@ impl Sink for Outgoing {
             self.0.write(&part).map_err(|_| Gone)?;
         }
         Ok(())
-    }
-}
-
-impl std::fmt::Debug for super::Incoming {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Incoming").finish_non_exhaustive()
     }
 }

@@ -1,17 +1,16 @@
 //! WASI 0.3: `wasi:http/handler@0.3`, where a handler is an asynchronous export.
 
-mod background;
 mod request;
 mod response;
 
-use wasip3::http::types;
+use crate::{Handler, Request, Result, answer};
 
-use crate::{Handler, answer};
-
-pub(crate) use request::Incoming;
+pub(crate) use request::Open;
+pub(crate) use wasip3::http::types;
 
 /// What the exported function needs; see [`__export!`](crate::__export).
-pub mod exports {
+pub(crate) mod exports {
+    pub use super::request::{ignore, receive};
     pub use super::serve;
     pub use wasip3;
     pub use wasip3::http::types::{ErrorCode, Request as WasiRequest, Response as WasiResponse};
@@ -24,9 +23,9 @@ pub mod exports {
 /// Never: whatever fails becomes a response.
 pub async fn serve<Kind>(
     handler: impl Handler<Kind>,
-    request: types::Request,
+    request: Result<Request>,
 ) -> Result<types::Response, types::ErrorCode> {
-    let response = answer::answer(handler, request::receive(request)).await;
+    let response = answer::answer(handler, request).await;
     Ok(response::send(response))
 }
 
@@ -34,7 +33,7 @@ pub async fn serve<Kind>(
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($handler:ident) => {
+    ($handler:ident, $take:ident) => {
         enum Exported {}
 
         impl $crate::__private::wasip3::exports::http::handler::Guest for Exported {
@@ -44,7 +43,7 @@ macro_rules! __export {
                 $crate::__private::WasiResponse,
                 $crate::__private::ErrorCode,
             > {
-                $crate::__private::serve($handler, request).await
+                $crate::__private::serve($handler, $crate::__private::$take(request)).await
             }
         }
 

@@ -4,22 +4,25 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::Method;
-use http::uri::Scheme;
 use http_body::{Frame, SizeHint};
 use wasip3::http::types;
 use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
 use wasip3::wit_future;
 
-use crate::answer::{Head, content_length, headers, other_method};
-use crate::body::Content;
-use crate::{Body, Bytes, Error, Request, Result};
+use crate::answer::{Head, content_length, headers};
+use crate::body::{Content, Incoming};
+use crate::convert::{broken_body, method, scheme};
+use crate::{Body, Bytes, Request, Result};
 
 /// The most that is read at once. Each read is a call to the host, so it should be worth it.
 const READ_SIZE: usize = 64 * 1024;
 
 /// Takes over a request from the host. Its body stays there until it is asked for.
-pub(crate) fn receive(request: types::Request) -> Result<Request> {
+///
+/// # Errors
+///
+/// If it is no valid request.
+pub fn receive(request: types::Request) -> Result<Request> {
     let head = Head {
         method: method(request.get_method()),
         scheme: request.get_scheme().and_then(scheme),
@@ -30,16 +33,26 @@ pub(crate) fn receive(request: types::Request) -> Result<Request> {
     let length = content_length(&head.headers);
     let body = match length {
         Some(0) => Body::empty(),
-        _ => Body::of(Content::Incoming(Incoming {
+        _ => Body::of(Content::Incoming(Box::new(Arriving {
             state: State::Whole(request),
             left: length,
-        })),
+        }))),
     };
     head.into_request(body)
 }
 
+/// Takes no notice of a request, for a handler that does not either.
+///
+/// # Errors
+///
+/// Never; it only looks like [`receive`].
+pub fn ignore(request: types::Request) -> Result<Request> {
+    drop(request);
+    Ok(Request::default())
+}
+
 /// The body of a request, still on its way in.
-pub(crate) struct Incoming {
+struct Arriving {
     state: State,
     /// How many bytes are still to come, if the request said how long it is.
     left: Option<u64>,
@@ -67,22 +80,8 @@ enum Read {
     End(Result<Option<types::Trailers>, types::ErrorCode>),
 }
 
-impl Incoming {
-    /// Both ends, if nothing was read yet: what the host can pass on by itself.
-    pub(crate) fn untouched(self) -> Result<Open, Self> {
-        match self.state {
-            State::Whole(request) => Ok(open(request)),
-            state => Err(Self {
-                state,
-                left: self.left,
-            }),
-        }
-    }
-
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+impl Incoming for Arriving {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         loop {
             // Left behind only if reading panics, and then nothing is left to go on with.
             match std::mem::replace(&mut self.state, State::Done) {
@@ -105,7 +104,7 @@ impl Incoming {
         }
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
+    fn size_hint(&self) -> SizeHint {
         match (&self.state, self.left) {
             (State::Done, _) => SizeHint::with_exact(0),
             (_, Some(left)) => SizeHint::with_exact(left),
@@ -113,6 +112,15 @@ impl Incoming {
         }
     }
 
+    fn untouched(self: Box<Self>) -> Result<Open, Box<dyn Incoming>> {
+        match self.state {
+            State::Whole(request) => Ok(open(request)),
+            _ => Err(self),
+        }
+    }
+}
+
+impl Arriving {
     /// A buffer as large as the next read can use.
     fn sized(&self, mut buffer: Vec<u8>) -> Vec<u8> {
         // One byte more than announced: a read without room could not tell that the end is there.
@@ -155,31 +163,6 @@ async fn read(mut open: Open, buffer: Vec<u8>) -> Read {
 }
 
 fn ended(end: Result<Option<types::Trailers>, types::ErrorCode>) -> Result<Option<Frame<Bytes>>> {
-    let trailers = end.map_err(|code| {
-        Error::status(400, "the request's body broke off").with_cause(code.to_string())
-    })?;
+    let trailers = end.map_err(|code| broken_body(&code))?;
     Ok(trailers.map(|fields| Frame::trailers(headers(fields.copy_all()))))
-}
-
-fn method(method: types::Method) -> Result<Method> {
-    Ok(match method {
-        types::Method::Get => Method::GET,
-        types::Method::Head => Method::HEAD,
-        types::Method::Post => Method::POST,
-        types::Method::Put => Method::PUT,
-        types::Method::Delete => Method::DELETE,
-        types::Method::Connect => Method::CONNECT,
-        types::Method::Options => Method::OPTIONS,
-        types::Method::Trace => Method::TRACE,
-        types::Method::Patch => Method::PATCH,
-        types::Method::Other(name) => return other_method(&name),
-    })
-}
-
-fn scheme(scheme: types::Scheme) -> Option<Scheme> {
-    match scheme {
-        types::Scheme::Http => Some(Scheme::HTTP),
-        types::Scheme::Https => Some(Scheme::HTTPS),
-        types::Scheme::Other(name) => name.as_str().try_into().ok(),
-    }
 }

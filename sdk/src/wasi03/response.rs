@@ -5,10 +5,10 @@ use wasip3::http::types::{self, ErrorCode, Fields};
 use wasip3::wit_bindgen::{FutureWriter, StreamReader, StreamWriter};
 use wasip3::{wit_future, wit_stream};
 
-use super::background;
-use super::request::{Incoming, Trailers};
-use crate::answer::fields;
+use super::request::Trailers;
+use crate::background;
 use crate::body::Content;
+use crate::convert::to_fields;
 use crate::pump::{End, Gone, Sink, pump};
 use crate::{Body, Bytes, Error, Response, Result};
 
@@ -19,7 +19,7 @@ const COPY_SIZE: usize = 1024 * 1024;
 /// Gives a response to the host, and goes on sending its body in the background.
 pub(crate) fn send(response: Response) -> types::Response {
     let (parts, body) = response.into_parts();
-    match head(&parts.headers) {
+    match to_fields(&parts.headers) {
         Ok(headers) => {
             let response = with_body(headers, body);
             // A new response is a 200 by itself. Any other status that HTTP knows is accepted.
@@ -38,32 +38,11 @@ pub(crate) fn send(response: Response) -> types::Response {
 /// What the client gets instead of a response that the host does not take.
 fn refused(error: Error) -> types::Response {
     let (parts, body) = error.into_text().into_parts();
-    let response = with_body(Fields::new(), body);
+    let headers = to_fields(&parts.headers).unwrap_or_else(|_| Fields::new());
+    let response = with_body(headers, body);
     // If even this is refused, the client sees the text with another status.
     let _ = response.set_status_code(parts.status.as_u16());
     response
-}
-
-fn head(headers: &HeaderMap) -> Result<Fields> {
-    if headers.is_empty() {
-        return Ok(Fields::new());
-    }
-    Fields::from_list(&fields(headers)).map_err(|error| culprit(headers, &error))
-}
-
-/// Finds the header that the host refused, since it does not say.
-fn culprit(headers: &HeaderMap, error: &types::HeaderError) -> Error {
-    let probe = Fields::new();
-    let name = headers.iter().find_map(|(name, value)| {
-        probe
-            .append(name.as_str(), value.as_bytes())
-            .err()
-            .map(|_| name.as_str())
-    });
-    let name = name.unwrap_or("?");
-    Error::internal(format_args!(
-        "the host refused the response's header `{name}`: {error:?}"
-    ))
 }
 
 fn with_body(headers: Fields, body: Body) -> types::Response {
@@ -114,12 +93,12 @@ async fn send_body(
     match end {
         // Dropping the writer says "complete, and no trailers".
         End::Complete(None) | End::Gone => {}
-        End::Complete(Some(trailers)) => match head(&trailers) {
+        End::Complete(Some(trailers)) => match to_fields(&trailers) {
             Ok(trailers) => drop(end_writer.write(Ok(Some(trailers))).await),
-            Err(error) => error.log(),
+            Err(error) => error.log("the response broke off"),
         },
         End::Broken(error) => {
-            error.log();
+            error.log("the response broke off");
             drop(end_writer.write(Err(ErrorCode::InternalError(None))).await);
         }
     }
@@ -140,11 +119,5 @@ impl Sink for Outgoing {
             }
         }
         Ok(())
-    }
-}
-
-impl std::fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Incoming").finish_non_exhaustive()
     }
 }

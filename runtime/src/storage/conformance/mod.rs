@@ -7,12 +7,13 @@ mod registry;
 mod watch;
 
 use super::{
-    Blobs, Doc, DocKey, Registry, Rev,
+    Blobs, Change, Doc, DocKey, Registry, Rev,
     memory::{MemoryBlobs, MemoryRegistry},
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
+use tokio::{sync::mpsc::Receiver, time::timeout};
 
 /// Long enough for any machine; a test that works never waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,4 +96,12 @@ fn doc(body: &'static str, rev: Rev) -> Doc {
         body: Bytes::from_static(body.as_bytes()),
         rev,
     }
+}
+
+/// The next change; a test that gets none fails rather than hangs.
+pub(super) async fn next(changes: &mut Receiver<Change>) -> Change {
+    timeout(PATIENCE, changes.recv())
+        .await
+        .expect("a change in time")
+        .expect("a change")
 }

@@ -1,19 +1,12 @@
 //! W: what watchers are told.
 
-use super::{PATIENCE, Subject, doc, key};
+use super::{PATIENCE, Subject, doc, key, next};
 use crate::storage::{
     Change, Doc, DocKey, Expect, Registry, Rev, StorageError,
     feed::{CHANNEL_CHANGES, LOG_CHANGES},
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::{sync::mpsc::Receiver, task::JoinSet, time::timeout};
-
-async fn next(changes: &mut Receiver<Change>) -> Change {
-    timeout(PATIENCE, changes.recv())
-        .await
-        .expect("a change in time")
-        .expect("a change")
-}
+use tokio::{task::JoinSet, time::timeout};
 
 /// What a watcher makes of the changes, as every user of the trait does it.
 #[derive(Default)]

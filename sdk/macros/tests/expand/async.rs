@@ -4,6 +4,6 @@ pub async fn hello(_request: Request) -> Result<Response> {
     answer("hello")
 }
 const _: () = {
-    ::faas_sdk::__private::check(&hello);
-    ::faas_sdk::__export!(hello);
+    ::faas_sdk::__private::check_async(&hello);
+    ::faas_sdk::__export!(hello, receive);
 };

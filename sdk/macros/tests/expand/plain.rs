@@ -2,6 +2,6 @@ fn hello(_: Request) -> &'static str {
     "hello"
 }
 const _: () = {
-    ::faas_sdk::__private::check(&hello);
-    ::faas_sdk::__export!(hello);
+    ::faas_sdk::__private::check_plain(&hello);
+    ::faas_sdk::__export!(hello, ignore);
 };

@@ -1,0 +1,113 @@
+//! `/v1/apps` and `/v1/apps/{app}`
+
+use super::{
+    Api, State,
+    error::ApiError,
+    extract::{AppPath, Change, NoQuery},
+    openapi::{AppChange, AppRead, Common},
+};
+use crate::functions::record::AppRecord;
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, StatusCode, header::ETAG},
+};
+use faas_api::{App, AppList, AppName, AppSummary, Function};
+use std::sync::Arc;
+
+/// List the apps
+///
+/// Sorted by name.
+#[utoipa::path(get, path = "/v1/apps", operation_id = "list_apps", tag = "apps",
+    responses((status = 200, description = "Every app.", body = AppList), Common))]
+pub(super) async fn list(
+    axum::extract::State(api): State,
+    _: NoQuery,
+) -> Result<Json<AppList>, ApiError> {
+    let records = api.parts.functions.list().await?;
+    let apps = records.into_iter().map(|(name, record)| AppSummary {
+        url: api.parts.addresses.main(&name),
+        name,
+        versions: record.versions.len(),
+        traffic: record.traffic,
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+    });
+    let apps = apps.collect();
+    Ok(Json(AppList { apps }))
+}
+
+/// Describe an app
+#[utoipa::path(get, path = "/v1/apps/{app}", operation_id = "describe_app", tag = "apps",
+    params(("app" = String, Path, description = "The app's name.", example = "hello")),
+    responses(
+        (status = 200, description = "The app.", body = App, headers(
+            ("etag" = String, description = "Its revision, for `if-match`."))),
+        AppRead))]
+pub(super) async fn describe(
+    axum::extract::State(api): State,
+    AppPath(app): AppPath,
+    _: NoQuery,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<App>), ApiError> {
+    let (record, rev) = api.parts.functions.get(&app).await?;
+    Ok(([etag(rev)], Json(app_of(&api, app, record))))
+}
+
+/// Delete an app with all its versions
+///
+/// Requests that its functions are answering are finished.
+#[utoipa::path(delete, path = "/v1/apps/{app}", operation_id = "delete_app", tag = "apps",
+    params(
+        ("app" = String, Path, description = "The app's name.", example = "hello"),
+        ("if-match" = Option<String>, Header,
+            description = "Delete only if the app still has this `etag`.")),
+    responses((status = 204, description = "It is gone."), AppChange))]
+pub(super) async fn delete(
+    axum::extract::State(api): State,
+    AppPath(app): AppPath,
+    _: NoQuery,
+    change: Change,
+) -> Result<StatusCode, ApiError> {
+    let expect = change.expect(&api, &app).await?;
+    api.parts.functions.delete(&app, expect).await?;
+    tracing::info!(%app, by = change.by, "deleted");
+    sweep(api);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Frees what only the deleted app used. Nobody waits for that.
+fn sweep(api: Arc<Api>) {
+    tokio::spawn(async move {
+        let swept = api
+            .cut
+            .run_until_cancelled(api.parts.deployer.sweep())
+            .await;
+        if let Some(Err(error)) = swept {
+            tracing::warn!(%error, "unused artifacts could not be removed");
+        }
+    });
+}
+
+/// A revision as the header that carries it.
+pub(super) fn etag(rev: u64) -> (HeaderName, HeaderValue) {
+    let value = HeaderValue::from_str(&format!("\"{rev}\""));
+    (
+        ETAG,
+        value.unwrap_or_else(|_| HeaderValue::from_static("\"\"")),
+    )
+}
+
+fn app_of(api: &Api, name: AppName, record: AppRecord) -> App {
+    let functions: Vec<Function> = record
+        .live()
+        .map(|version| version.functions.clone())
+        .unwrap_or_default();
+    App {
+        urls: api.parts.addresses.of(&name),
+        name,
+        functions,
+        versions: record.versions.len(),
+        traffic: record.traffic,
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+    }
+}

@@ -1,0 +1,344 @@
+//! `POST /v1/apps/{app}/deploy`: the body is the artifact, and the answer is how it went.
+
+use super::{
+    State,
+    auth::Principal,
+    error::ApiError,
+    extract::{self, AppPath, Query},
+    openapi::{AppWrite, Upload as UploadProblems},
+};
+use crate::{
+    deploy::{DeployError, DeployRequest, Deployer, Progress, Upload},
+    request_id::RequestId,
+};
+use async_trait::async_trait;
+use axum::{
+    Json,
+    body::{Body, HttpBody as _},
+    extract::Request,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use faas_api::{DeployEvent, Deployed, ErrorCode, FunctionName};
+use futures::{Stream, StreamExt as _, stream};
+use http_body_util::BodyStream;
+use serde::{Deserialize, Serialize};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::Instrument as _;
+use utoipa::IntoParams;
+
+/// The media type of one JSON document per line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+/// The longest message of a deploy, in bytes.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// Who deploys: the two verbs of a deployer that the API uses.
+#[async_trait]
+pub(crate) trait Deploys: Send + Sync {
+    /// Takes an artifact and makes it a version. All or nothing.
+    async fn deploy(
+        &self,
+        request: DeployRequest,
+        upload: Upload,
+        progress: Progress,
+    ) -> Result<Deployed, DeployError>;
+
+    /// Removes what no kept version refers to.
+    async fn sweep(&self) -> Result<usize, DeployError>;
+}
+
+#[async_trait]
+impl Deploys for Deployer {
+    async fn deploy(
+        &self,
+        request: DeployRequest,
+        upload: Upload,
+        progress: Progress,
+    ) -> Result<Deployed, DeployError> {
+        self.deploy(request, upload, progress).await
+    }
+
+    async fn sweep(&self) -> Result<usize, DeployError> {
+        self.sweep().await
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeployQuery {
+    /// What the function is called; `main` when nothing is said.
+    #[param(example = "main")]
+    function: Option<String>,
+    /// Whether the version becomes live.
+    #[serde(default = "yes")]
+    #[param(default = true)]
+    activate: bool,
+    /// What is deployed, in one line.
+    #[param(max_length = 1024)]
+    message: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Deploy one artifact as one function
+///
+/// The body is the Wasm file as it is. With `accept: application/x-ndjson` the answer is one
+/// document per step while it happens; the last one is `done` or `failed`.
+#[utoipa::path(post, path = "/v1/apps/{app}/deploy", operation_id = "deploy", tag = "apps",
+    params(("app" = String, Path, description = "The app's name.", example = "hello"), DeployQuery),
+    request_body(description = "The artifact.", content(
+        (Vec<u8> = "application/wasm"),
+        (Vec<u8> = "application/octet-stream"),
+        (Vec<u8> = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 201, description = "The version is stored and, unless asked otherwise, live.",
+            body = Deployed, headers(
+                ("location" = String, description = "The address of the version."))),
+        (status = 200, description = "The steps, one JSON document per line.",
+            body = DeployEvent, content_type = "application/x-ndjson"),
+        AppWrite, UploadProblems))]
+pub(super) async fn deploy(
+    axum::extract::State(api): State,
+    principal: Principal,
+    AppPath(app): AppPath,
+    Query(query): Query<DeployQuery>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    // Taken before the look at the switch, so that the drain sees this deploy or it sees the drain.
+    let under_way = api.deploys.token();
+    if api.shutdown.is_draining() || api.parts.readiness.is_draining() {
+        return Err(ApiError::shutting_down());
+    }
+    check_media_type(request.headers())?;
+    let length = request.body().size_hint().exact();
+    let limit = api.parts.max_artifact_bytes;
+    if length.is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    let wanted = DeployRequest {
+        app,
+        function: function(query.function.as_deref())?,
+        message: message(query.message)?,
+        activate: query.activate,
+        created_by: principal.name.to_owned(),
+    };
+    let id = request.extensions().get::<RequestId>().copied();
+    let id = id.ok_or_else(|| ApiError::internal("a handler was reached without a request id"))?;
+    let events_wanted = extract::accepts(request.headers(), NDJSON);
+    let end = Arc::<OnceLock<UploadEnd>>::default();
+    let upload = upload(
+        request.into_body(),
+        Expected { length, limit },
+        api.patience.body,
+        end.clone(),
+    );
+    let (progress, mut events) = mpsc::unbounded_channel();
+    // A task of its own: once the upload is complete, the deploy does not depend on the client.
+    let deploying = async move {
+        let deploying = api.parts.deployer.deploy(wanted, upload, progress);
+        let deployed = api.cut.run_until_cancelled(deploying).await;
+        drop(under_way);
+        outcome(deployed, end.get(), api.parts.max_artifact_bytes).map_err(|mut error| {
+            // Here and not where it is answered: the client may be gone.
+            error.log(id);
+            error
+        })
+    };
+    let deploying = tokio::spawn(deploying.in_current_span());
+    if events_wanted {
+        // The first event comes when the upload is complete. Until then the head is not sent: not
+        // every client reads while it writes.
+        let first = events.recv().await;
+        return Ok(told(first, events, deploying, id));
+    }
+    let deployed = joined(deploying.await)?;
+    let Deployed { app, version, .. } = &deployed;
+    let location = format!("/v1/apps/{app}/versions/{version}");
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(deployed),
+    )
+        .into_response())
+}
+
+/// What `curl --data-binary` and plain HTTP clients say of a file is taken as well.
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    match extract::media_type(headers)?.as_deref() {
+        None
+        | Some("application/wasm")
+        | Some("application/octet-stream")
+        | Some("application/x-www-form-urlencoded") => Ok(()),
+        Some(_) => Err(ApiError::new(ErrorCode::UnsupportedMediaType)
+            .detail("the body is one Wasm file, as it is")
+            .hint("send `content-type: application/wasm`")),
+    }
+}
+
+fn function(name: Option<&str>) -> Result<Option<FunctionName>, ApiError> {
+    name.map(|name| {
+        name.parse()
+            .map_err(|error| ApiError::name("function", &error))
+    })
+    .transpose()
+}
+
+/// The message as it is shown in a table: one line of limited length.
+fn message(message: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(message) = message.filter(|message| !message.is_empty()) else {
+        return Ok(None);
+    };
+    let refused = |detail| Err(ApiError::new(ErrorCode::Unprocessable).detail(detail));
+    if message.len() > MAX_MESSAGE_BYTES {
+        return refused(format!("a message has at most {MAX_MESSAGE_BYTES} bytes"));
+    }
+    if message.chars().any(char::is_control) {
+        return refused("a message is one line without control characters".to_owned());
+    }
+    Ok(Some(message))
+}
+
+fn too_large(limit: u64) -> ApiError {
+    ApiError::new(ErrorCode::BodyTooLarge)
+        .detail(format!("an artifact has at most {limit} bytes"))
+        .hint("build with optimisation for size and without debug information")
+}
+
+/// Why an upload ended before its end. The deployer only learns that it did.
+#[derive(Debug, Clone, Copy)]
+enum UploadEnd {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+/// What an upload must be.
+struct Expected {
+    length: Option<u64>,
+    limit: u64,
+}
+
+/// The bytes of a body as they arrive. A body that is not whole ends with an error, never as if
+/// it were shorter.
+fn upload(
+    body: Body,
+    expected: Expected,
+    patience: Duration,
+    end: Arc<OnceLock<UploadEnd>>,
+) -> Upload {
+    struct Reading {
+        frames: BodyStream<Body>,
+        received: u64,
+    }
+    let reading = Reading {
+        frames: BodyStream::new(body),
+        received: 0,
+    };
+    let pieces = stream::try_unfold(reading, move |mut reading| {
+        let Expected { length, limit } = expected;
+        let end = end.clone();
+        async move {
+            let broken = |why| {
+                // The first reason counts; there is only one.
+                let _ = end.set(why);
+                Err(io::Error::other(format!("the upload ended early: {why:?}")))
+            };
+            loop {
+                let frame = tokio::time::timeout(patience, reading.frames.next()).await;
+                let frame = match frame {
+                    Err(_) => return broken(UploadEnd::TooSlow),
+                    Ok(Some(Err(_))) => return broken(UploadEnd::Broken),
+                    Ok(None) if length.is_some_and(|length| length != reading.received) => {
+                        return broken(UploadEnd::Broken);
+                    }
+                    Ok(None) => return Ok(None),
+                    Ok(Some(Ok(frame))) => frame,
+                };
+                // Trailers say nothing that is of use here.
+                let Ok(piece) = frame.into_data() else {
+                    continue;
+                };
+                reading.received += piece.len() as u64;
+                if reading.received > limit {
+                    return broken(UploadEnd::TooLarge);
+                }
+                return Ok(Some((piece, reading)));
+            }
+        }
+    });
+    Box::pin(pieces)
+}
+
+/// What came of a deploy. What was wrong with the upload is known better here than there.
+fn outcome(
+    deployed: Option<Result<Deployed, DeployError>>,
+    end: Option<&UploadEnd>,
+    limit: u64,
+) -> Result<Deployed, ApiError> {
+    match (deployed, end) {
+        (None, _) => Err(ApiError::shutting_down()),
+        (Some(Ok(deployed)), _) => Ok(deployed),
+        (Some(Err(_)), Some(UploadEnd::TooLarge)) => Err(too_large(limit)),
+        (Some(Err(_)), Some(UploadEnd::TooSlow)) => {
+            Err(ApiError::new(ErrorCode::RequestTimeout).detail("the upload stood still"))
+        }
+        (Some(Err(_)), Some(UploadEnd::Broken)) => {
+            Err(ApiError::new(ErrorCode::BadRequest).detail("the upload ended early"))
+        }
+        (Some(Err(error)), None) => Err(error.into()),
+    }
+}
+
+type Deploying = JoinHandle<Result<Deployed, ApiError>>;
+
+fn joined(
+    outcome: Result<Result<Deployed, ApiError>, tokio::task::JoinError>,
+) -> Result<Deployed, ApiError> {
+    outcome.unwrap_or_else(|error| Err(ApiError::internal(error)))
+}
+
+/// The steps of a deploy as they happen.
+fn told(
+    first: Option<DeployEvent>,
+    events: mpsc::UnboundedReceiver<DeployEvent>,
+    deploying: Deploying,
+    id: RequestId,
+) -> Response {
+    let events = stream::iter(first).chain(stream::unfold(events, async |mut events| {
+        events.recv().await.map(|event| (event, events))
+    }));
+    // How it ended is for this module to say, whatever the deployer has told.
+    let steps = events.filter(|event| {
+        let step = !matches!(event, DeployEvent::Done(_) | DeployEvent::Failed(_));
+        futures::future::ready(step)
+    });
+    let last = stream::once(async move {
+        match joined(deploying.await) {
+            Ok(deployed) => DeployEvent::Done(deployed),
+            Err(error) => DeployEvent::Failed(*error.disclose(id)),
+        }
+    });
+    ndjson(steps.chain(last).map(|event| line(&event)))
+}
+
+/// A response of JSON lines.
+pub(super) fn ndjson(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
+    ([(header::CONTENT_TYPE, NDJSON)], body).into_response()
+}
+
+/// A document and the end of its line.
+fn line(document: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(document).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}

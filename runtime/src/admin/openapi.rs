@@ -1,0 +1,215 @@
+//! The description of the API, generated from the endpoints. The file `openapi.json` beside this
+//! one is what it was when it was last looked at.
+
+use super::State;
+use axum::http::{HeaderName, header::CONTENT_TYPE};
+use bytes::Bytes;
+use faas_api::{ErrorBody, ErrorCode, ImportProblem};
+use std::{collections::BTreeMap, time::Duration};
+use utoipa::{
+    IntoResponses, Modify, OpenApi,
+    openapi::{
+        self, Content, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder,
+        schema::{Object, Type},
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+
+/// A router that knows what all endpoints have in common.
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
+    OpenApiRouter::with_openapi(Frame::openapi())
+}
+
+/// The description of every endpoint, as JSON.
+pub(super) fn describe() -> Bytes {
+    let api = super::routes(Duration::ZERO).into_openapi();
+    // Derived from types that JSON can say.
+    serde_json::to_vec(&api).unwrap_or_default().into()
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "faas admin API",
+        description = "Deploys, lists, rolls back and observes the apps of one node.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+        contact(),
+    ),
+    tags(
+        (name = "apps", description = "Apps, their deploys and their logs."),
+        (name = "versions", description = "Versions, and which of them are live."),
+        (name = "observe", description = "The node itself."),
+    ),
+    components(schemas(ErrorBody, ErrorCode, ImportProblem)),
+    modifiers(&Bearer),
+    security(("bearer" = [])),
+)]
+struct Frame;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut openapi::OpenApi) {
+        let mut http = Http::new(HttpAuthScheme::Bearer);
+        http.description =
+            Some("The text of the file `admin.token` in the server's data directory.".into());
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(http));
+    }
+}
+
+/// This description
+#[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", tag = "observe",
+    security(()),
+    responses((status = 200, description = "An OpenAPI 3.1 document.", body = Object), Open))]
+pub(super) async fn document(
+    axum::extract::State(api): State,
+) -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(CONTENT_TYPE, "application/json")], api.openapi.clone())
+}
+
+/// Declares which errors a group of endpoints may answer.
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident: $($code:ident),*;)*) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $name;
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    problems(&[$(ErrorCode::$code),*])
+                }
+            }
+        )*
+    };
+}
+
+problems! {
+    /// What needs no token.
+    Open: BadRequest, Forbidden, Internal;
+    /// What needs no token unless a setting says so.
+    Probe: BadRequest, Unauthorized, Forbidden, Internal;
+    /// What needs a token.
+    Common: BadRequest, Unauthorized, Forbidden, Internal, Overloaded;
+    /// What reads an app.
+    AppRead: BadRequest, Unauthorized, Forbidden, NotFound, InvalidName, Internal, Overloaded;
+    /// What changes an app that must be there.
+    AppChange: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, InvalidName, Internal,
+        Overloaded, StorageFull;
+    /// What takes a JSON body besides.
+    JsonBody: RequestTimeout, BodyTooLarge, UnsupportedMediaType, Unprocessable, InvalidName;
+    /// What makes an app if there is none.
+    AppWrite: BadRequest, Unauthorized, Forbidden, Internal, ShuttingDown, StorageFull;
+    /// What takes an artifact besides.
+    Upload: RequestTimeout, BodyTooLarge, UnsupportedMediaType, InvalidName, Unprocessable,
+        InvalidWasm, Precompiled, UnknownKind, UnknownImport, CompileFailed;
+}
+
+/// The responses of these codes; codes of one status share one.
+fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status: BTreeMap<u16, Vec<&ErrorCode>> = BTreeMap::new();
+    for code in codes {
+        by_status.entry(code.status()).or_default().push(code);
+    }
+    let response = |(status, codes): (u16, Vec<&ErrorCode>)| {
+        let says = codes
+            .iter()
+            .map(|code| format!("`{code}`: {}.", code.title()));
+        let text = |description: &str| {
+            let text = Object::with_type(Type::String);
+            HeaderBuilder::new()
+                .schema(Some(text))
+                .description(Some(description))
+                .build()
+        };
+        let response = ResponseBuilder::new()
+            .description(says.collect::<Vec<_>>().join(" "))
+            .header(
+                "x-request-id",
+                text("The id under which the log knows the request."),
+            )
+            .header("x-faas-error", text("The code."))
+            .content(
+                super::error::PROBLEM,
+                Content::new(Some(Ref::from_schema_name("ErrorBody"))),
+            );
+        (status.to_string(), response.build().into())
+    };
+    by_status.into_iter().map(response).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn described() -> Value {
+        serde_json::from_slice(&describe()).unwrap()
+    }
+
+    #[test]
+    fn the_file_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/openapi.json");
+        let current = serde_json::to_string_pretty(&described()).unwrap() + "\n";
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &current).unwrap();
+        }
+        let stored = std::fs::read_to_string(path).unwrap();
+        assert!(
+            stored == current,
+            "openapi.json is not what the endpoints say; run the test with UPDATE=1 and look at \
+             the difference"
+        );
+    }
+
+    #[test]
+    fn every_operation_says_what_it_must() {
+        let api = described();
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, item) in api["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let at = format!("{method} {path}");
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id.to_owned()), "{at}: `{id}` is taken");
+                assert!(operation["summary"].is_string(), "{at} has no summary");
+                let responses = operation["responses"].as_object().unwrap();
+                let open = *path == "/v1/openapi.json";
+                assert_eq!(responses.contains_key("401"), !open, "{at}");
+                assert!(
+                    responses.contains_key("403") && responses.contains_key("500"),
+                    "{at}"
+                );
+                for (status, response) in responses {
+                    let problem = &response["content"][super::super::error::PROBLEM];
+                    let expected =
+                        status.as_str() >= "400" && response["content"]["text/plain"].is_null();
+                    assert_eq!(problem.is_object(), expected, "{at}: {status}");
+                }
+                for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
+                    let name = part.trim_end_matches('}');
+                    let parameters = operation["parameters"].as_array().unwrap();
+                    let described = parameters
+                        .iter()
+                        .any(|p| p["name"] == name && p["in"] == "path");
+                    assert!(described, "{at}: {name}");
+                }
+            }
+        }
+        assert_eq!(api["security"][0]["bearer"], serde_json::json!([]));
+        assert_eq!(
+            api["components"]["securitySchemes"]["bearer"]["scheme"],
+            "bearer"
+        );
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let api = described();
+        let text = api.to_string();
+        for reference in text.split("\"$ref\":\"#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(api["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Accepts connections. Nothing that can go wrong with one connection ends this, or holds it up.
+
+use super::connection::{self, Common, Serve};
+use rustix::process::{Resource, getrlimit};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+
+/// How long to wait when the system has no room for a connection, and how long at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// How often an idle connection is asked to make room while there is none.
+const SQUEEZE_EVERY: Duration = Duration::from_millis(10);
+/// The most connections, where the limit on open files would permit more.
+const MAX_CONNECTIONS: usize = 20_000;
+/// What is assumed when the system knows no limit, or does not tell it.
+const MIN_CONNECTIONS: usize = 64;
+
+/// The most connections at once: what is configured, or else half of the files that may be open,
+/// so that the other half is there for storage, artifacts and the administrator.
+pub(super) fn max_connections(configured: usize) -> usize {
+    if configured > 0 {
+        return configured;
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(files) => usize::try_from(files / 2)
+            .unwrap_or(MAX_CONNECTIONS)
+            .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS),
+        None => MAX_CONNECTIONS,
+    }
+}
+
+/// Accepts connections until the node drains, and serves each in a task of its own.
+pub(super) async fn accept<S: Serve>(
+    listener: TcpListener,
+    slots: usize,
+    common: Arc<Common>,
+    visitor: impl Fn(SocketAddr) -> S,
+) {
+    let slots = Arc::new(Semaphore::new(slots));
+    let mut wait = BACK_OFF.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = common.signals.drain.cancelled() => return,
+            accepted = next(&listener, &slots, &common) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, slot)) => {
+                wait = BACK_OFF.0;
+                let (service, shared) = (visitor(peer), common.clone());
+                common.tasks.spawn(async move {
+                    connection::serve(stream, service, &shared).await;
+                    drop(slot);
+                });
+            }
+            Err(error) if concerns_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted");
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?wait, "cannot accept connections; trying again");
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = common.signals.drain.cancelled() => return,
+                }
+                wait = (wait * 2).min(BACK_OFF.1);
+            }
+        }
+    }
+}
+
+/// A place first, then the connection: a client that waits in the system's queue costs nothing.
+async fn next(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    common: &Common,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let slot = match slots.clone().try_acquire_owned() {
+        Ok(slot) => slot,
+        Err(_) => make_room(slots, common).await?,
+    };
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, slot))
+}
+
+/// Waits for a place, and asks idle connections for theirs meanwhile.
+async fn make_room(slots: &Arc<Semaphore>, common: &Common) -> io::Result<OwnedSemaphorePermit> {
+    let slot = slots.clone().acquire_owned();
+    tokio::pin!(slot);
+    loop {
+        common.signals.squeeze.notify_one();
+        tokio::select! {
+            slot = &mut slot => return slot.map_err(io::Error::other),
+            () = sleep(SQUEEZE_EVERY) => {}
+        }
+    }
+}
+
+/// Whether the system reported the end of one connection rather than trouble of its own. On Linux
+/// `accept` passes on errors that were pending on the new socket (accept(2)).
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::ConnectionRefused
+            | Kind::Interrupted
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::TimedOut
+    ) || rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::PROTO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_what_is_configured_or_follows_from_the_system() {
+        assert_eq!(max_connections(7), 7);
+        assert!((MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(&max_connections(0)));
+    }
+
+    #[test]
+    fn only_the_systems_own_trouble_makes_it_wait() {
+        use rustix::io::Errno;
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::INTR,
+            Errno::PROTO,
+            Errno::NETDOWN,
+        ] {
+            assert!(concerns_one_connection(&errno.into()), "{errno}");
+        }
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::INVAL,
+        ] {
+            assert!(!concerns_one_connection(&errno.into()), "{errno}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! HTTP/1.0 and HTTP/1.1.
+
+use super::{
+    Connection, End, Serve,
+    io::Io,
+    pulse::Phase,
+    watch::{Alarm, Seldom, next_alarm},
+};
+use bytes::BytesMut;
+use http::{HeaderValue, Request, header::CONNECTION};
+use http_body::Body as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll},
+};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+/// What hyper needs beyond a head: it reads bodies into the same buffer.
+const BUFFER_SLACK: usize = 8 << 10;
+
+/// hyper's own limit on header fields, which costs no allocation.
+const FREE_HEADERS: usize = 100;
+
+/// Drives the connection until hyper is done, or something else ends it.
+pub(super) async fn run<S: Serve>(
+    connection: &Connection<'_, S>,
+    read: ReadHalf<'_>,
+    write: &WriteHalf<'_>,
+    first: BytesMut,
+) -> End {
+    let Connection {
+        pulse,
+        service,
+        common,
+    } = connection;
+    let stream = write.as_ref();
+    let io = Io::plain(read, stream, pulse, first).guarded(common.heads, connection);
+    let service = service_fn(|request: Request<Incoming>| {
+        pulse.called(request.body().size_hint().exact());
+        let answer = service.serve(request);
+        async move {
+            let Ok(mut response) = answer.await;
+            if pulse.is_draining() {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut hyper = pin!(builder(connection).serve_connection(TokioIo::new(io), service));
+    let watch = |drained| {
+        Seldom::new(next_alarm(
+            stream,
+            pulse,
+            &common.patience,
+            &common.signals,
+            drained,
+        ))
+    };
+    let mut alarm = watch(false);
+    let mut drain = false;
+    loop {
+        let step = |cx: &mut Context<'_>| {
+            if hyper.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            // A head that has begun may become a request; it is not cut off half-way.
+            if std::mem::take(&mut drain) {
+                match pulse.phase() {
+                    Phase::Head => drain = true,
+                    Phase::Idle | Phase::Busy | Phase::Closing => {
+                        hyper.as_mut().graceful_shutdown();
+                        cx.waker().wake_by_ref();
+                    }
+                }
+            }
+            alarm.poll(cx).map(Some)
+        };
+        match poll_fn(step).await {
+            None => return End::Done,
+            Some(Alarm::Drain) => {
+                drain = true;
+                pulse.drain();
+                alarm = watch(true);
+            }
+            Some(Alarm::Overdue(overdue)) => return End::Overdue(overdue),
+            Some(Alarm::Squeezed) => return End::Squeezed,
+            Some(Alarm::Reset | Alarm::Cut) => return End::Abrupt,
+        }
+    }
+}
+
+fn builder<S>(connection: &Connection<'_, S>) -> http1::Builder {
+    let common = connection.common;
+    let mut builder = http1::Builder::new();
+    builder
+        // A client may shut down its sending side and still wait for the answer.
+        .half_close(true)
+        // The head has its own deadline, see `pulse`.
+        .header_read_timeout(None)
+        .max_buf_size(common.heads.uri + common.heads.headers + BUFFER_SLACK);
+    if common.max_headers > FREE_HEADERS {
+        builder.max_headers(common.max_headers);
+    }
+    builder
+}

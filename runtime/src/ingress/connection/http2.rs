@@ -1,0 +1,271 @@
+//! HTTP/2 with prior knowledge.
+//!
+//! hyper runs each stream in a task of its own and drops the guest when the client resets the
+//! stream. What it does not do is to give up on a client that opens no window for an answer.
+
+use super::{
+    Connection, End, Serve,
+    io::Io,
+    pulse::{Overdue, Phase, Pulse},
+    watch::{Alarm, Seldom, next_alarm},
+};
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{rt::Executor, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    net::tcp::{ReadHalf, WriteHalf},
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::task::TaskTracker;
+
+/// What a client may send on one stream before somebody reads it.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What it may send on all streams together.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What is kept of an answer that the client has no window for.
+const SEND_BUFFER: usize = 64 << 10;
+/// Errors of the client on single streams before the connection ends (CVE-2025-8671).
+const LOCAL_RESETS: usize = 100;
+/// A client that is silent this long is asked whether it is there,
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// and has this long to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Drives the connection until hyper is done, or something else ends it.
+pub(super) async fn run<S: Serve>(
+    connection: &Connection<'_, S>,
+    read: ReadHalf<'_>,
+    write: &WriteHalf<'_>,
+    first: BytesMut,
+) -> End {
+    let Connection {
+        pulse,
+        service,
+        common,
+    } = connection;
+    let stream = write.as_ref();
+    let io = Io::<Connection<'_, S>>::plain(read, stream, pulse, first);
+    let streams = Streams {
+        pulse: pulse.clone(),
+        tasks: common.tasks.clone(),
+        patience: common.patience.write_idle,
+        begun: Arc::default(),
+    };
+    let begun = streams.begun.clone();
+    let service = service_fn(|request| {
+        let pace = Arc::new(Pace::new());
+        *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace.clone());
+        let answer = service.serve(request);
+        async move {
+            let Ok(response) = answer.await;
+            Ok::<_, Infallible>(response.map(|body| Paced { body, pace }))
+        }
+    });
+    let mut hyper = pin!(builder(connection, streams).serve_connection(TokioIo::new(io), service));
+    let watch = |drained| {
+        Seldom::new(next_alarm(
+            stream,
+            pulse,
+            &common.patience,
+            &common.signals,
+            drained,
+        ))
+    };
+    let mut alarm = watch(false);
+    let mut drained = false;
+    loop {
+        let step = |cx: &mut Context<'_>| match hyper.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => alarm.poll(cx).map(Some),
+        };
+        match poll_fn(step).await {
+            None => return End::Done,
+            Some(Alarm::Overdue(overdue @ (Overdue::Write | Overdue::Closing))) => {
+                return End::Overdue(overdue);
+            }
+            Some(Alarm::Reset | Alarm::Cut) => return End::Abrupt,
+            Some(news) => {
+                // GOAWAY, which lets requests that are under way arrive (RFC 9113 §6.8).
+                hyper.as_mut().graceful_shutdown();
+                match news {
+                    Alarm::Drain => pulse.drain(),
+                    _ => pulse.enter(Phase::Closing),
+                }
+                drained |= news == Alarm::Drain;
+                alarm = watch(drained);
+            }
+        }
+    }
+}
+
+fn builder<S>(connection: &Connection<'_, S>, streams: Streams) -> http2::Builder<Streams> {
+    let common = connection.common;
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_concurrent_streams(common.max_h2_streams)
+        .max_header_list_size(
+            u32::try_from(common.heads.uri + common.heads.headers).unwrap_or(u32::MAX),
+        );
+    builder
+}
+
+/// Runs the streams of one connection.
+#[derive(Clone)]
+struct Streams {
+    pulse: Arc<Pulse>,
+    tasks: TaskTracker,
+    /// How long a client may leave an answer unread.
+    patience: Duration,
+    /// The pace of the stream whose service was called last; hyper runs it right after.
+    begun: Arc<Mutex<Option<Arc<Pace>>>>,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let pace = self
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let at_work = AtWork::new(self.pulse.clone());
+        let patience = self.patience;
+        self.tasks.spawn(async move {
+            let _at_work = at_work;
+            match pace {
+                Some(pace) => unless_stuck(stream, &pace, patience).await,
+                None => stream.await,
+            }
+        });
+    }
+}
+
+/// Counts a stream for as long as it lives.
+struct AtWork(Arc<Pulse>);
+
+impl AtWork {
+    fn new(pulse: Arc<Pulse>) -> Self {
+        pulse.stream_begins();
+        Self(pulse)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.stream_ends();
+    }
+}
+
+/// Runs a stream until it ends, or until the client has left an answer unread for too long;
+/// then it is dropped, which resets it. The timer exists only while the client leaves one unread.
+async fn unless_stuck(stream: impl Future<Output = ()>, pace: &Pace, patience: Duration) {
+    let mut stream = pin!(stream);
+    let mut stuck: Option<(u64, Pin<Box<Sleep>>)> = None;
+    poll_fn(|cx| {
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(since) = pace.waiting() else {
+            stuck = None;
+            return Poll::Pending;
+        };
+        if stuck.as_ref().is_none_or(|(known, _)| *known != since) {
+            stuck = Some((since, Box::pin(sleep_until(pace.deadline(since, patience)))));
+        }
+        match &mut stuck {
+            Some((_, sleep)) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Since when a piece of an answer waits for the client to open its window.
+struct Pace {
+    start: Instant,
+    /// Microseconds after `start`, plus one; 0 when none waits.
+    waiting: AtomicU64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            waiting: AtomicU64::new(0),
+        }
+    }
+
+    /// hyper has a piece. It asks for the next one when this one is on its way.
+    fn gave(&self) {
+        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
+        self.waiting.store(micros + 1, Release);
+    }
+
+    /// hyper asks for a piece.
+    fn asked(&self) {
+        self.waiting.store(0, Release);
+    }
+
+    fn waiting(&self) -> Option<u64> {
+        self.waiting.load(Acquire).checked_sub(1)
+    }
+
+    fn deadline(&self, since: u64, patience: Duration) -> Instant {
+        self.start + Duration::from_micros(since) + patience
+    }
+}
+
+/// A body that notes its pace.
+struct Paced<B> {
+    body: B,
+    pace: Arc<Pace>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.pace.asked();
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(_))) = &frame {
+            self.pace.gave();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,354 @@
+//! What a connection is doing and since when, so that one timer can keep all of its deadlines.
+//!
+//! The reader, the writer and the service note what happens with plain atomic stores; the watch
+//! looks at the notes when its timer fires. So a request arms no timer and cancels none.
+
+use std::{
+    sync::atomic::{
+        AtomicBool, AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
+    time::{Duration, Instant},
+};
+
+/// How patient the node is with a client.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ingress) struct Patience {
+    /// How long a new connection may stay silent.
+    pub(in crate::ingress) first_byte: Duration,
+    /// From the first byte of a request's head to its end.
+    pub(in crate::ingress) head: Duration,
+    /// Between two pieces of a request's body.
+    pub(in crate::ingress) body_idle: Duration,
+    /// How long a client may leave an answer unread.
+    pub(in crate::ingress) write_idle: Duration,
+    /// How long a connection may stay open without a request.
+    pub(in crate::ingress) keep_alive: Duration,
+    /// How long a client gets to take note that the connection closes.
+    pub(in crate::ingress) closing: Duration,
+}
+
+impl Patience {
+    /// No deadline can be nearer than this when it starts. A timer that fires this often sees
+    /// each of them in time, whichever starts in between.
+    fn shortest(&self) -> Duration {
+        self.head
+            .min(self.write_idle)
+            .min(self.keep_alive)
+            .min(self.closing)
+    }
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing is in flight.
+    Idle,
+    /// A head has begun and has not ended.
+    Head,
+    /// A request is in flight.
+    Busy,
+    /// It was told to close and has not done so.
+    Closing,
+}
+
+/// Which deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Idle for too long.
+    Idle,
+    /// A head took too long.
+    Head,
+    /// The client does not read its answer.
+    Write,
+    /// The client does not close its end.
+    Closing,
+}
+
+/// No request was handed to the service yet.
+const FRAMING_UNKNOWN: u64 = u64::MAX;
+/// The request's body is chunked.
+const FRAMING_CHUNKED: u64 = u64::MAX - 1;
+
+/// How the body of a request is framed, as hyper understood it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes, possibly none.
+    Length(u64),
+    /// RFC 9112 §7.1.
+    Chunked,
+}
+
+/// The notes.
+#[derive(Debug)]
+pub(in crate::ingress) struct Pulse {
+    start: Instant,
+    /// The phase in the low two bits; above them the milliseconds after `start` it began at.
+    phase: AtomicU64,
+    /// Milliseconds after `start`, plus one, at which a write began to wait; 0 when none does.
+    blocked: AtomicU64,
+    framing: AtomicU64,
+    /// HTTP/2 streams at work.
+    streams: AtomicU32,
+    draining: AtomicBool,
+    eof: AtomicBool,
+    unread: AtomicBool,
+}
+
+impl Pulse {
+    pub(super) fn new(phase: Phase) -> Self {
+        Self {
+            start: Instant::now(),
+            phase: AtomicU64::new(phase as u64),
+            blocked: AtomicU64::new(0),
+            framing: AtomicU64::new(FRAMING_UNKNOWN),
+            streams: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            eof: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Begins a phase now.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(self.now_ms() << 2 | phase as u64, Release);
+    }
+
+    /// Begins a phase now, unless the connection is in it already.
+    pub(super) fn stay_or_enter(&self, phase: Phase) {
+        if self.phase() != phase {
+            self.enter(phase);
+        }
+    }
+
+    /// A request is in flight. No deadline of the connection depends on when it began, so this
+    /// does not look at the clock.
+    pub(super) fn busy(&self) {
+        self.phase.store(Phase::Busy as u64, Release);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        phase_of(self.phase.load(Acquire))
+    }
+
+    /// Whether nothing is in flight in either direction.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase() == Phase::Idle && self.blocked.load(Relaxed) == 0 && !self.has_streams()
+    }
+
+    /// A write waits for the client to read.
+    pub(super) fn write_waits(&self) {
+        if self.blocked.load(Relaxed) == 0 {
+            self.blocked.store(self.now_ms() + 1, Release);
+        }
+    }
+
+    /// The client has read something.
+    pub(super) fn wrote(&self) {
+        if self.blocked.load(Relaxed) != 0 {
+            self.blocked.store(0, Release);
+        }
+    }
+
+    /// hyper accepted a head and called the service. `length` is the length of the body, where
+    /// the head tells it.
+    pub(super) fn called(&self, length: Option<u64>) {
+        self.framing
+            .store(length.unwrap_or(FRAMING_CHUNKED), Release);
+    }
+
+    /// Whether the service was called for the head that was handed over last.
+    pub(super) fn was_called(&self) -> bool {
+        self.framing.load(Acquire) != FRAMING_UNKNOWN
+    }
+
+    /// How the body after the head that was handed over last is framed. Tells it once.
+    pub(super) fn take_framing(&self) -> Option<Framing> {
+        match self.framing.swap(FRAMING_UNKNOWN, AcqRel) {
+            FRAMING_UNKNOWN => None,
+            FRAMING_CHUNKED => Some(Framing::Chunked),
+            length => Some(Framing::Length(length)),
+        }
+    }
+
+    /// An HTTP/2 stream begins.
+    pub(super) fn stream_begins(&self) {
+        if self.streams.fetch_add(1, AcqRel) == 0 && self.phase() != Phase::Closing {
+            self.busy();
+        }
+    }
+
+    /// An HTTP/2 stream ends. Streams run on other threads: one may begin before this one has
+    /// noted the phase, so that an idle phase counts only while there are no streams.
+    pub(super) fn stream_ends(&self) {
+        if self.streams.fetch_sub(1, AcqRel) == 1 {
+            match self.phase() {
+                Phase::Closing => self.enter(Phase::Closing),
+                Phase::Idle | Phase::Head | Phase::Busy => self.enter(Phase::Idle),
+            }
+        }
+    }
+
+    /// Whether HTTP/2 streams are at work.
+    pub(super) fn has_streams(&self) -> bool {
+        self.streams.load(Acquire) != 0
+    }
+
+    /// From now on an idle connection is only waited for as long as a closing one.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Release);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Acquire)
+    }
+
+    /// The client has sent everything it will.
+    pub(super) fn saw_eof(&self) {
+        self.eof.store(true, Release);
+    }
+
+    pub(super) fn is_eof(&self) -> bool {
+        self.eof.load(Acquire)
+    }
+
+    /// Something that the client sent, or is still sending, was not read.
+    pub(super) fn leaves_unread(&self) {
+        self.unread.store(true, Release);
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread.load(Acquire)
+    }
+
+    /// The deadline that has passed, or else when to look again.
+    pub(super) fn check(&self, patience: &Patience) -> Result<Duration, Overdue> {
+        let now = self.now_ms();
+        let mut next = patience.shortest();
+        let mut due = |since: u64, limit: Duration, overdue: Overdue| {
+            let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
+            next = next.min(left);
+            if left.is_zero() { Err(overdue) } else { Ok(()) }
+        };
+        let phase = self.phase.load(Acquire);
+        let since = phase >> 2;
+        let idle = match self.is_draining() {
+            true => patience.keep_alive.min(patience.closing),
+            false => patience.keep_alive,
+        };
+        let blocked = self.blocked.load(Acquire);
+        if blocked != 0 {
+            due(blocked - 1, patience.write_idle, Overdue::Write)?;
+        }
+        // What still has to be written, or runs in a stream, keeps a connection from being idle.
+        let at_rest = blocked == 0 && !self.has_streams();
+        match phase_of(phase) {
+            Phase::Head => due(since, patience.head, Overdue::Head)?,
+            Phase::Idle if at_rest => due(since, idle, Overdue::Idle)?,
+            Phase::Closing if at_rest => due(since, patience.closing, Overdue::Closing)?,
+            Phase::Idle | Phase::Closing | Phase::Busy => {}
+        }
+        // The clock of the notes has steps of a millisecond.
+        Ok(next.max(Duration::from_millis(1)))
+    }
+}
+
+fn phase_of(packed: u64) -> Phase {
+    match packed & 3 {
+        0 => Phase::Idle,
+        1 => Phase::Head,
+        2 => Phase::Busy,
+        _ => Phase::Closing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patience(ms: u64) -> Patience {
+        let limit = Duration::from_millis(ms);
+        Patience {
+            first_byte: limit,
+            head: limit,
+            body_idle: limit,
+            write_idle: limit,
+            keep_alive: limit,
+            closing: limit,
+        }
+    }
+
+    fn passed() -> Duration {
+        std::thread::sleep(Duration::from_millis(20));
+        Duration::ZERO
+    }
+
+    #[test]
+    fn a_phase_has_its_own_deadline_and_busy_has_none() {
+        for (phase, overdue) in [
+            (Phase::Idle, Some(Overdue::Idle)),
+            (Phase::Head, Some(Overdue::Head)),
+            (Phase::Closing, Some(Overdue::Closing)),
+            (Phase::Busy, None),
+        ] {
+            let pulse = Pulse::new(Phase::Busy);
+            pulse.enter(phase);
+            assert_eq!(pulse.phase(), phase);
+            assert!(pulse.check(&patience(10_000)).is_ok());
+            passed();
+            assert_eq!(pulse.check(&patience(10)).err(), overdue, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_waits_is_overdue_even_while_a_request_runs() {
+        let pulse = Pulse::new(Phase::Busy);
+        pulse.write_waits();
+        passed();
+        pulse.write_waits();
+        assert_eq!(pulse.check(&patience(10)), Err(Overdue::Write));
+        pulse.wrote();
+        assert!(pulse.check(&patience(10)).is_ok());
+    }
+
+    #[test]
+    fn the_next_look_is_never_later_than_the_shortest_deadline() {
+        let pulse = Pulse::new(Phase::Busy);
+        let patience = Patience {
+            head: Duration::from_millis(300),
+            ..patience(60_000)
+        };
+        assert_eq!(pulse.check(&patience), Ok(Duration::from_millis(300)));
+        pulse.enter(Phase::Head);
+        passed();
+        assert!(pulse.check(&patience).unwrap() < Duration::from_millis(300));
+    }
+
+    #[test]
+    fn framing_is_told_once() {
+        let pulse = Pulse::new(Phase::Idle);
+        assert_eq!(pulse.take_framing(), None);
+        pulse.called(Some(7));
+        assert!(pulse.was_called());
+        assert_eq!(pulse.take_framing(), Some(Framing::Length(7)));
+        assert_eq!(pulse.take_framing(), None);
+        pulse.called(None);
+        assert_eq!(pulse.take_framing(), Some(Framing::Chunked));
+    }
+
+    #[test]
+    fn streams_make_it_busy_and_the_last_one_idle() {
+        let pulse = Pulse::new(Phase::Idle);
+        pulse.stream_begins();
+        pulse.stream_begins();
+        pulse.stream_ends();
+        assert_eq!(pulse.phase(), Phase::Busy);
+        assert!(pulse.has_streams());
+        pulse.stream_ends();
+        assert!(pulse.is_idle());
+    }
+}

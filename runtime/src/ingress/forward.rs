@@ -1,0 +1,312 @@
+//! What passes between client and guest, and what does not: fields that belong to a connection,
+//! fields that only the node may set, and the path.
+
+use super::check::Refused;
+use bytes::Bytes;
+use faas_api::ErrorCode;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, Version,
+    header::{self, Entry},
+    request,
+    uri::PathAndQuery,
+};
+use http_body::Frame;
+
+/// Set by the node; a client's or a guest's own copy is dropped.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Set by the node on every response of a deployed version.
+pub(super) const VERSION: HeaderName = HeaderName::from_static("x-faas-version");
+/// Set by the node on every failure of its own.
+pub(super) const ERROR: HeaderName = HeaderName::from_static("x-faas-error");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Fields about one connection and not about the message (RFC 9110 §7.6.1 and §11.7).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Fields of a message's frame or routing, which a trailer cannot change (RFC 9110 §6.5.1).
+const NOT_IN_TRAILERS: [HeaderName; 7] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::TRAILER,
+    header::EXPECT,
+];
+
+/// What the node says about a request.
+pub(super) struct Said<'a> {
+    /// The request's id.
+    pub(super) id: HeaderValue,
+    /// The client's address.
+    pub(super) client: HeaderValue,
+    /// The host a request is for that names none.
+    pub(super) default_host: &'a HeaderValue,
+    /// How many bytes of the path name the app.
+    pub(super) prefix: usize,
+}
+
+/// Turns a client's request head into the guest's.
+pub(super) fn for_guest(parts: &mut request::Parts, said: Said<'_>) -> Result<(), Refused> {
+    drop_hop_by_hop(&mut parts.headers);
+    drop_reserved(&mut parts.headers);
+    // hyper answers it when the guest first reads.
+    parts.headers.remove(header::EXPECT);
+    let host = set_host(&mut parts.headers, &parts.uri, said.default_host)?;
+    parts.headers.insert(FORWARDED_HOST, host);
+    parts.headers.insert(FORWARDED_FOR, said.client);
+    parts
+        .headers
+        .insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    parts.headers.insert(REQUEST_ID, said.id);
+    let (uri, prefix) = inside(&parts.uri, said.prefix)?;
+    if let Some(prefix) = prefix {
+        parts.headers.insert(FORWARDED_PREFIX, prefix);
+    }
+    parts.uri = uri;
+    // What hyper left for itself, such as a handle for `upgrade`.
+    parts.extensions.clear();
+    parts.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// Takes out what concerns the guest's connection to nobody, and what only the node may say.
+pub(super) fn from_guest(headers: &mut HeaderMap) {
+    drop_hop_by_hop(headers);
+    drop_reserved(headers);
+}
+
+/// Where `/<app>` is sent, so that relative links of its page stay inside the app.
+pub(super) fn with_slash(uri: &Uri) -> Option<HeaderValue> {
+    let mut target = Vec::with_capacity(uri.path().len() + 1 + uri.query().map_or(0, str::len));
+    target.extend_from_slice(uri.path().as_bytes());
+    target.push(b'/');
+    if let Some(query) = uri.query() {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(target)).ok()
+}
+
+/// Takes out of trailers what could change how their message is read (RFC 9110 §6.5.1).
+pub(super) fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            drop_hop_by_hop(&mut trailers);
+            drop_reserved(&mut trailers);
+            for name in &NOT_IN_TRAILERS {
+                trailers.remove(name);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// Drops the fields of the connection, with those that `connection` names. It cannot name the two
+/// that say where a message goes and where it ends.
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Drops the fields that only the node may set.
+fn drop_reserved(headers: &mut HeaderMap) {
+    let is_reserved = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-f") && (name.starts_with("x-forwarded-") || name.starts_with("x-faas-"))
+    };
+    // Collecting nothing allocates nothing.
+    let reserved: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_reserved(name))
+        .cloned()
+        .collect();
+    for name in reserved {
+        headers.remove(name);
+    }
+    headers.remove(header::FORWARDED);
+    headers.remove(REQUEST_ID);
+}
+
+/// Makes sure of a `host` field: HTTP/2 may have the host in the target only, and HTTP/1.0 none.
+fn set_host(
+    headers: &mut HeaderMap,
+    uri: &Uri,
+    default: &HeaderValue,
+) -> Result<HeaderValue, Refused> {
+    match headers.entry(header::HOST) {
+        Entry::Occupied(host) => Ok(host.get().clone()),
+        Entry::Vacant(vacant) => {
+            let host = match uri.authority() {
+                Some(authority) => {
+                    HeaderValue::from_str(authority.as_str()).map_err(|_| UNUSABLE)?
+                }
+                None => default.clone(),
+            };
+            Ok(vacant.insert(host).clone())
+        }
+    }
+}
+
+const UNUSABLE: Refused = Refused {
+    code: ErrorCode::BadRequest,
+    detail: "the target cannot be used",
+};
+
+/// The target inside the app, and the part of the path before it.
+fn inside(uri: &Uri, prefix: usize) -> Result<(Uri, Option<HeaderValue>), Refused> {
+    let Some(target) = uri.path_and_query() else {
+        return Err(UNUSABLE);
+    };
+    if prefix == 0 {
+        return Ok((Uri::from(target.clone()), None));
+    }
+    // One allocation for both.
+    let whole = Bytes::copy_from_slice(target.as_str().as_bytes());
+    let rest = whole.slice(prefix.min(whole.len())..);
+    let before = whole.slice(..prefix.min(whole.len()));
+    let target = PathAndQuery::from_maybe_shared(rest).map_err(|_| UNUSABLE)?;
+    let before = HeaderValue::from_maybe_shared(before).map_err(|_| UNUSABLE)?;
+    Ok((Uri::from(target), Some(before)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn forward(uri: &str, prefix: usize, fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let said = Said {
+            id: HeaderValue::from_static("ID"),
+            client: HeaderValue::from_static("192.0.2.1"),
+            default_host: &HeaderValue::from_static("localhost"),
+            prefix,
+        };
+        for_guest(&mut parts, said).unwrap();
+        parts
+    }
+
+    fn fields(headers: &HeaderMap) -> Vec<String> {
+        let mut fields: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        fields.sort();
+        fields
+    }
+
+    #[test]
+    fn a_guest_sees_the_request_inside_its_app() {
+        let parts = forward("/shop/cart?a=/b", 5, &[("host", "A:8080"), ("accept", "x")]);
+        assert_eq!(parts.uri, "/cart?a=/b");
+        assert_eq!(
+            fields(&parts.headers),
+            [
+                "accept: x",
+                "host: A:8080",
+                "x-forwarded-for: 192.0.2.1",
+                "x-forwarded-host: A:8080",
+                "x-forwarded-prefix: /shop",
+                "x-forwarded-proto: http",
+                "x-request-id: ID",
+            ]
+        );
+        assert_eq!(forward("/shop/", 5, &[]).uri, "/");
+        assert_eq!(forward("/shop//x?", 5, &[]).uri, "//x?");
+        let by_host = forward("http://a.test/x?y", 0, &[]);
+        assert_eq!(
+            (by_host.uri.to_string().as_str(), &by_host.headers["host"]),
+            ("/x?y", &HeaderValue::from_static("a.test"))
+        );
+        assert!(!by_host.headers.contains_key("x-forwarded-prefix"));
+        assert_eq!(forward("/x", 0, &[]).headers["host"], "localhost");
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_or_to_the_node_is_dropped() {
+        let parts = forward(
+            "/x",
+            0,
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Hop ,host"),
+                ("connection", "content-length,x-forwarded-for,@"),
+                ("x-hop", "1"),
+                ("x-hop", "2"),
+                ("content-length", "3"),
+                ("keep-alive", "5"),
+                ("te", "trailers"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("proxy-connection", "x"),
+                ("proxy-authorization", "x"),
+                ("http2-settings", "x"),
+                ("expect", "100-continue"),
+                ("forwarded", "for=1.1.1.1"),
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-for", "1.1.1.2"),
+                ("x-forwarded-host", "evil"),
+                ("x-forwarded-port", "1"),
+                ("x-request-id", "mine"),
+                ("x-faas-version", "v9"),
+                ("x-faas-tenant", "other"),
+                ("x-fine", "kept"),
+            ],
+        );
+        assert_eq!(
+            fields(&parts.headers),
+            [
+                "content-length: 3",
+                "host: a",
+                "x-fine: kept",
+                "x-forwarded-for: 192.0.2.1",
+                "x-forwarded-host: a",
+                "x-forwarded-proto: http",
+                "x-request-id: ID",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_redirect_keeps_the_query() {
+        for (from, to) in [
+            ("/shop", "/shop/"),
+            ("/shop@v3?a=b&c", "/shop@v3/?a=b&c"),
+            ("http://evil.test/shop", "/shop/"),
+        ] {
+            assert_eq!(with_slash(&from.parse().unwrap()).unwrap(), to);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The logs of functions: a bounded ring per app, which `faas logs` reads and follows.
+//!
+//! Writing is on the path of a request, so it does no more than it must: no formatting, no
+//! escaping, one short lock. Whoever reads pays for the rest: text of guests and clients is escaped
+//! on its way out, whoever wrote it, so that a line is always one record and no terminal obeys it.
+//!
+//! | part | what it holds |
+//! |---|---|
+//! | this file | the rings: [`GuestLogs`], [`AppLog`] |
+//! | [`output`] | [`GuestOutput`]: bytes of a guest's output become lines |
+//! | [`reader`] | [`LogReader`]: queries, and following |
+//! | `escape` | what may stand in a line |
+
+mod escape;
+pub(crate) mod output;
+pub(crate) mod reader;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use output::{GuestOutput, LogBudget, OutputStream};
+pub(crate) use reader::{LogReader, Query};
+
+use crate::{clock, request_id::RequestId};
+use dashmap::DashMap;
+use faas_api::{AppName, FunctionName, LogLine, LogSource, VersionId};
+use jiff::Timestamp;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::watch;
+
+/// The longest line of a guest, in bytes; the rest of it is cut and marked.
+pub(crate) const MAX_LINE_BYTES: usize = 16 * 1024;
+
+/// What one app's log may hold, in bytes, and all of them together. Above sixteen apps the total
+/// is shared out, so that many apps cost no more than a few chatty ones.
+const MAX_APP_BYTES: usize = 16 << 20;
+const MAX_TOTAL_BYTES: usize = 256 << 20;
+const MIN_APP_BYTES: usize = 2 * MAX_LINE_BYTES;
+
+/// Records that are copied out of a ring under one hold of its lock.
+const PAGE: usize = 64;
+
+/// Every app's log.
+pub(crate) struct GuestLogs {
+    apps: DashMap<AppName, Arc<AppLog>>,
+    lines: usize,
+    /// What one app may hold now, in bytes.
+    allowance: Arc<AtomicUsize>,
+}
+
+impl GuestLogs {
+    /// Logs that keep up to `capacity` lines per app.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            apps: DashMap::new(),
+            lines: capacity.max(1),
+            allowance: Arc::new(AtomicUsize::new(MAX_APP_BYTES)),
+        }
+    }
+
+    /// The log of an app, made when there is none.
+    pub(crate) fn app(&self, app: &AppName) -> Arc<AppLog> {
+        if let Some(log) = self.get(app) {
+            return log;
+        }
+        let new = || Arc::new(AppLog::new(app.clone(), self.lines, self.allowance.clone()));
+        let log = self.apps.entry(app.clone()).or_insert_with(new).clone();
+        self.share();
+        log
+    }
+
+    /// The log of an app, if the app has one.
+    pub(crate) fn get(&self, app: &AppName) -> Option<Arc<AppLog>> {
+        self.apps.get(app).map(|log| log.clone())
+    }
+
+    /// Forgets an app that was deleted. Whoever follows its log comes to its end.
+    pub(crate) fn remove(&self, app: &AppName) {
+        if let Some((_, log)) = self.apps.remove(app) {
+            log.closed.send_replace(true);
+        }
+        self.share();
+    }
+
+    /// Shares the memory out anew. The share changes only when the number of apps passes a power
+    /// of two, so that starting with thousands of apps does not walk all of them for each.
+    fn share(&self) {
+        let apps = self.apps.len().next_power_of_two();
+        let share = (MAX_TOTAL_BYTES / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
+        if share < self.allowance.swap(share, Ordering::Relaxed) {
+            for log in &self.apps {
+                log.ring().trim(log.lines, share);
+            }
+        }
+    }
+}
+
+/// Whose line it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The function.
+    pub(crate) function: FunctionName,
+    /// The version.
+    pub(crate) version: VersionId,
+}
+
+/// A line in the ring.
+struct Record {
+    seq: u64,
+    time: Timestamp,
+    origin: Arc<Origin>,
+    request_id: RequestId,
+    source: LogSource,
+}
+
+impl Record {
+    /// What it takes in memory: itself, its counts, its place in the ring and its text.
+    fn bytes(&self) -> usize {
+        let text = match &self.source {
+            LogSource::Request {
+                method, path, code, ..
+            } => method.len() + path.len() + code.as_ref().map_or(0, String::len),
+            LogSource::Stdout { message }
+            | LogSource::Stderr { message }
+            | LogSource::Failure { message } => message.len(),
+        };
+        size_of::<Self>() + 3 * size_of::<usize>() + text
+    }
+}
+
+/// The log of one app.
+pub(crate) struct AppLog {
+    app: AppName,
+    lines: usize,
+    allowance: Arc<AtomicUsize>,
+    ring: Mutex<Ring>,
+    /// Marked as changed by every line, for followers; true once the app is deleted.
+    closed: watch::Sender<bool>,
+}
+
+/// The newest lines. Their numbers have no gaps, so a number says where its line is.
+#[derive(Default)]
+struct Ring {
+    newest: u64,
+    bytes: usize,
+    // Behind an `Arc`, so that a reader takes lines away without copying text under the lock.
+    records: VecDeque<Arc<Record>>,
+}
+
+impl Ring {
+    fn trim(&mut self, lines: usize, bytes: usize) -> u64 {
+        let mut dropped = 0;
+        // The newest line stays, however long it is.
+        while self.records.len() > 1 && (self.records.len() > lines || self.bytes > bytes) {
+            let Some(oldest) = self.records.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.bytes();
+            dropped += 1;
+        }
+        dropped
+    }
+}
+
+impl AppLog {
+    fn new(app: AppName, lines: usize, allowance: Arc<AtomicUsize>) -> Self {
+        Self {
+            app,
+            lines,
+            allowance,
+            ring: Mutex::default(),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    /// Appends a line; the oldest make room. Returns how many were dropped for it.
+    pub(crate) fn push(
+        &self,
+        origin: &Arc<Origin>,
+        request_id: RequestId,
+        mut source: LogSource,
+    ) -> u64 {
+        if let LogSource::Failure { message } = &mut source {
+            message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
+        }
+        let mut record = Record {
+            seq: 0,
+            time: clock::now(),
+            origin: origin.clone(),
+            request_id,
+            source,
+        };
+        let bytes = self.allowance.load(Ordering::Relaxed);
+        let mut ring = self.ring();
+        ring.newest += 1;
+        record.seq = ring.newest;
+        ring.bytes += record.bytes();
+        ring.records.push_back(Arc::new(record));
+        let dropped = ring.trim(self.lines, bytes);
+        drop(ring);
+        // Nobody follows most of the time; then this is one atomic load. A follower subscribes
+        // before it looks at the ring, so it either sees this line there or is seen here.
+        if self.closed.receiver_count() > 0 {
+            self.closed.send_modify(|_| {});
+        }
+        dropped
+    }
+
+    /// Up to a page of lines with numbers from `first` on.
+    fn page(&self, first: u64) -> Vec<Arc<Record>> {
+        let ring = self.ring();
+        let Some(oldest) = ring.records.front().map(|record| record.seq) else {
+            return Vec::new();
+        };
+        let skip = usize::try_from(first.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        ring.records
+            .range(skip.min(ring.records.len())..)
+            .take(PAGE)
+            .cloned()
+            .collect()
+    }
+
+    fn line(&self, record: &Record) -> LogLine {
+        LogLine {
+            seq: record.seq,
+            time: record.time,
+            app: self.app.clone(),
+            function: record.origin.function.clone(),
+            version: record.origin.version,
+            request_id: record.request_id.to_string(),
+            source: escape::source(&record.source),
+        }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

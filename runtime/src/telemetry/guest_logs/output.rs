@@ -1,0 +1,199 @@
+//! From the bytes of a guest's output to lines of its app's log.
+
+use super::{
+    AppLog, MAX_LINE_BYTES, Origin,
+    escape::{cut, hex},
+};
+use crate::request_id::RequestId;
+use faas_api::LogSource;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+/// Which of its outputs a guest writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputStream {
+    /// The standard output.
+    Stdout,
+    /// The standard error.
+    Stderr,
+}
+
+/// What one call may write to its log, all outputs together.
+#[derive(Debug)]
+pub(crate) struct LogBudget {
+    limit: usize,
+    left: AtomicUsize,
+    lost: AtomicU64,
+}
+
+/// What is left of a budget that was exceeded, once that was said.
+const SPENT: usize = usize::MAX;
+
+/// How much of a write is within the budget.
+enum Grant {
+    All,
+    /// This many bytes; nobody has been told yet.
+    Last(usize),
+    Nothing,
+}
+
+impl LogBudget {
+    /// A budget of this many bytes.
+    pub(crate) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit: bytes,
+            left: AtomicUsize::new(bytes.min(SPENT - 1)),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// How many lines were lost: cut, beyond the budget, or others displaced. What an output has
+    /// not ended yet is counted when the output is dropped.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Grant {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| match left {
+            SPENT => None,
+            left => Some(left.checked_sub(bytes).unwrap_or(SPENT)),
+        });
+        match taken {
+            Ok(left) if left >= bytes => Grant::All,
+            Ok(left) => Grant::Last(left),
+            Err(_) => Grant::Nothing,
+        }
+    }
+}
+
+/// Makes lines of what a guest writes to one of its outputs, in pieces of any size.
+pub(crate) struct GuestOutput {
+    log: Arc<AppLog>,
+    origin: Arc<Origin>,
+    request_id: RequestId,
+    stream: OutputStream,
+    budget: Arc<LogBudget>,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
+    /// The rest of the line at hand is lost, and counted already.
+    skipping: bool,
+}
+
+impl GuestOutput {
+    /// An output of one call; all outputs of the call share its budget.
+    pub(crate) fn new(
+        log: Arc<AppLog>,
+        origin: Arc<Origin>,
+        request_id: RequestId,
+        stream: OutputStream,
+        budget: Arc<LogBudget>,
+    ) -> Self {
+        Self {
+            log,
+            origin,
+            request_id,
+            stream,
+            budget,
+            partial: Vec::new(),
+            skipping: false,
+        }
+    }
+
+    /// Takes bytes from the guest. What is beyond the budget is dropped and counted.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        match self.budget.take(bytes.len()) {
+            Grant::All => self.lines(bytes),
+            Grant::Last(left) => {
+                let (fit, rest) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
+                self.lines(fit);
+                self.flush();
+                let limit = self.budget.limit;
+                self.push(format!(
+                    "… log truncated: limit log_bytes ({limit}) reached"
+                ));
+                self.lose(rest);
+            }
+            Grant::Nothing => self.lose(bytes),
+        }
+    }
+
+    /// Ends the line that has no end yet, as dropping the output does.
+    fn flush(&mut self) {
+        if !self.partial.is_empty() {
+            self.line();
+        }
+    }
+
+    fn lines(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let (line, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+            self.piece(line);
+            if !std::mem::take(&mut self.skipping) {
+                self.line();
+            }
+            bytes = rest.get(1..).unwrap_or_default();
+        }
+        self.piece(bytes);
+    }
+
+    /// Adds a piece to the line at hand, and ends the line early if it is too long.
+    fn piece(&mut self, bytes: &[u8]) {
+        if self.skipping {
+            return;
+        }
+        let room = (MAX_LINE_BYTES + 1).saturating_sub(self.partial.len());
+        self.partial
+            .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        if self.partial.len() > MAX_LINE_BYTES {
+            self.line();
+            self.skipping = true;
+            self.lost(1);
+        }
+    }
+
+    /// Ends the line at hand.
+    fn line(&mut self) {
+        let mut line = std::mem::take(&mut self.partial);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        let mut message = String::from_utf8(line).unwrap_or_else(|error| hex(error.as_bytes()));
+        if message.len() > MAX_LINE_BYTES {
+            cut(&mut message);
+        }
+        // The buffer of a line that came in pieces may be twice its size.
+        message.shrink_to_fit();
+        self.push(message);
+    }
+
+    /// Counts the lines that begin here and are not kept, and no line twice.
+    fn lose(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        let ends = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let unfinished = *last != b'\n';
+        let counted = std::mem::replace(&mut self.skipping, unfinished);
+        self.lost(ends + u64::from(unfinished) - u64::from(counted));
+    }
+
+    fn push(&self, message: String) {
+        let source = match self.stream {
+            OutputStream::Stdout => LogSource::Stdout { message },
+            OutputStream::Stderr => LogSource::Stderr { message },
+        };
+        self.lost(self.log.push(&self.origin, self.request_id, source));
+    }
+
+    fn lost(&self, lines: u64) {
+        if lines > 0 {
+            self.budget.lost.fetch_add(lines, Relaxed);
+        }
+    }
+}
+
+impl Drop for GuestOutput {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,4 @@
+#[faas_sdk::function]
+struct Handler;
+
+fn main() {}

@@ -1,0 +1,8 @@
+use faas_sdk::Request;
+
+#[faas_sdk::function]
+fn handle(_: Request) -> u32 {
+    200
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[faas_sdk::function]
+fn handle(name: String) -> String {
+    format!("hello {name}")
+}
+
+fn main() {}

@@ -1,0 +1,189 @@
+//! One run of `faas` in a hermetic environment.
+
+use crate::eventually;
+use serde_json::Value;
+use std::{
+    ffi::OsStr,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// The binary that is tested: the one beside the tests' own executable.
+///
+/// # Panics
+/// When it was not built.
+pub fn faas_binary() -> PathBuf {
+    let tests = std::env::current_exe().expect("the tests are a file");
+    let profile = tests.ancestors().nth(2).expect("target/<profile>/deps");
+    let binary = profile.join("faas");
+    assert!(
+        binary.is_file(),
+        "{} is missing: tests/run.sh builds what the tests need",
+        binary.display()
+    );
+    binary
+}
+
+/// A command line of `faas`, and what surrounds it: a home of its own and nothing else.
+pub struct Cli {
+    command: Command,
+    stdin: Vec<u8>,
+    patience: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The exit code.
+    pub code: i32,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Cli {
+    /// `faas` with these arguments, in this folder, which is its home too.
+    pub fn new<A: AsRef<OsStr>>(home: &Path, args: impl IntoIterator<Item = A>) -> Self {
+        let mut command = Command::new(faas_binary());
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", home)
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(home)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            command,
+            stdin: Vec::new(),
+            patience: Duration::from_secs(60),
+        }
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs in another folder.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Lets builds find their toolchains, which are in the user's own home.
+    #[must_use]
+    pub fn toolchains(mut self) -> Self {
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+        let folder = |name: &str, otherwise: PathBuf| {
+            std::env::var_os(name).map_or(otherwise, PathBuf::from)
+        };
+        let cache = folder("XDG_CACHE_HOME", home.join(".cache")).join("faas-tests");
+        let cache = folder("FAAS_CACHE", cache);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = [cache.join("python/bin")]
+            .into_iter()
+            .chain(std::env::split_paths(&path));
+        self.command
+            .env("PATH", std::env::join_paths(path).expect("a path"))
+            .env("CARGO_HOME", folder("CARGO_HOME", home.join(".cargo")))
+            .env("RUSTUP_HOME", folder("RUSTUP_HOME", home.join(".rustup")))
+            .env("ZIG_GLOBAL_CACHE_DIR", cache.join("zig"));
+        for name in [
+            "RUSTUP_TOOLCHAIN",
+            "SSL_CERT_FILE",
+            "HTTPS_PROXY",
+            "https_proxy",
+        ] {
+            if let Some(value) = std::env::var_os(name) {
+                self.command.env(name, value);
+            }
+        }
+        self.patience = Duration::from_secs(300);
+        self
+    }
+
+    /// What it reads from its standard input.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Starts it, for tests that talk to it while it runs. Its standard input is closed.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(mut self) -> Child {
+        self.command.stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn run(mut self) -> Output {
+        let mut child = self.command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let given = std::mem::take(&mut self.stdin);
+        // It may end without having read this.
+        let writer = thread::spawn(move || drop(stdin.write_all(&given)));
+        let stdout = reader(child.stdout.take().unwrap());
+        let stderr = reader(child.stderr.take().unwrap());
+        let what = format!("the end of {:?}", self.command);
+        let status = eventually(&what, self.patience, || child.try_wait().unwrap());
+        writer.join().unwrap();
+        Output {
+            code: status.code().unwrap_or(-1),
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        }
+    }
+}
+
+fn reader(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+impl Output {
+    /// The same, if it ended with this code.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[must_use]
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(
+            self.code, code,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
+        self
+    }
+
+    /// The one document that `-o json` gives.
+    ///
+    /// # Panics
+    /// When the output is anything else.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        let document: Value = serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not one document: {error}\n{}", self.stdout));
+        assert_eq!(document["ok"], self.code == 0, "{document}");
+        assert_eq!(document["schema"], 1, "{document}");
+        document
+    }
+}

@@ -1,0 +1,46 @@
+//! Waiting for something to become true.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// When there is none in time; `what` says what was waited for.
+pub fn eventually<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks again and again, and wants yes every time.
+///
+/// # Panics
+/// At the first no; `what` says what should have stayed true.
+pub fn holds(what: &str, time: Duration, mut ask: impl FnMut() -> bool) {
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        assert!(ask(), "did not stay true: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a future on a runtime of its own.
+///
+/// # Panics
+/// When there is no thread for it.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
