@@ -6,12 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 /// Functions and sites on WebAssembly, on your own machine
 #[derive(Debug, Parser)]
-#[command(
-    name = "faas",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "faas", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -28,13 +23,7 @@ pub(crate) struct Global {
     #[arg(default_value = "http://127.0.0.1:8081")]
     pub(crate) server: String,
     /// The token [default: read from the data directory when the server is on this machine]
-    #[arg(
-        long,
-        global = true,
-        env = "FAAS_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
+    #[arg(long, global = true, env = "FAAS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
     /// The form of results
     #[arg(short, long, global = true, env = "FAAS_OUTPUT", value_name = "FORM")]

@@ -41,16 +41,11 @@ impl LocalArtifact {
             [one] => format!("it exports `{one}`"),
             [one, more @ ..] => format!("it exports `{one}` and {} more", more.len()),
         };
-        let message = format!(
-            "`{}` has nothing the host can call: {exports}",
-            file.display()
-        );
-        Some(
-            CliError::new(Exit::Rejected, ErrorCode::UnknownKind.as_str(), message).hint(
-                "export wasi:http/handler@0.3, wasi:http/incoming-handler@0.2 or \
+        let message = format!("`{}` has nothing the host can call: {exports}", file.display());
+        Some(CliError::new(Exit::Rejected, ErrorCode::UnknownKind.as_str(), message).hint(
+            "export wasi:http/handler@0.3, wasi:http/incoming-handler@0.2 or \
                  wasi:cli/run@0.2 from a component, or `_start` from a WASI 0.1 module",
-            ),
-        )
+        ))
     }
 }
 

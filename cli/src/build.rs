@@ -21,10 +21,7 @@ pub(crate) struct BuildFailure {
 
 impl From<CliError> for BuildFailure {
     fn from(error: CliError) -> Self {
-        Self {
-            error,
-            output: Vec::new(),
-        }
+        Self { error, output: Vec::new() }
     }
 }
 
@@ -49,10 +46,7 @@ pub(crate) async fn run(ui: &Ui, project: &Project) -> std::result::Result<(), B
     }
     step.done();
     if !project.source.is_file() {
-        let source = project
-            .source
-            .strip_prefix(&project.dir)
-            .unwrap_or(&project.source);
+        let source = project.source.strip_prefix(&project.dir).unwrap_or(&project.source);
         let message = format!("`{command}` made no `{}`", source.display());
         let hint = format!("does `source` in {MANIFEST} name what the build makes?");
         return Err(build_failed(message).hint(hint).into());
@@ -115,21 +109,12 @@ fn uses(script: &str, word: &str) -> bool {
 fn pip(dir: &Path, package: &str) -> String {
     let listed = std::fs::read_to_string(dir.join("requirements.txt"))
         .is_ok_and(|list| list.contains(package));
-    let what = if listed {
-        "-r requirements.txt"
-    } else {
-        package
-    };
+    let what = if listed { "-r requirements.txt" } else { package };
     format!("python3 -m pip install {what}   (a virtual environment keeps it to this project)")
 }
 
 fn missing(tool: &str, hint: &str) -> CliError {
-    CliError::new(
-        Exit::BuildFailed,
-        "tool_missing",
-        format!("the build needs `{tool}`"),
-    )
-    .hint(hint)
+    CliError::new(Exit::BuildFailed, "tool_missing", format!("the build needs `{tool}`")).hint(hint)
 }
 
 async fn has_target(dir: &Path, target: &str) -> bool {
@@ -167,22 +152,13 @@ async fn add_target(ui: &Ui, dir: &Path, target: &str) -> Result<()> {
 }
 
 async fn works(command: &str, dir: &Path) -> bool {
-    let status = shell(command, dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .await;
+    let status = shell(command, dir).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     status.is_ok_and(|status| status.success())
 }
 
 fn shell(script: &str, dir: &Path) -> Command {
     let mut command = Command::new("sh");
-    command
-        .arg("-c")
-        .arg(script)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    command.arg("-c").arg(script).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 

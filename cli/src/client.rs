@@ -45,10 +45,7 @@ pub(crate) fn parse_server(text: &str) -> Result<Url> {
 /// Whether an address can only be on this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    let address = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
@@ -66,9 +63,7 @@ pub(crate) fn http_client(url: &Url) -> Result<reqwest::Client> {
         (false, true) => builder.no_proxy(),
         (false, false) => builder,
     };
-    builder
-        .build()
-        .map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
+    builder.build().map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
 }
 
 /// One server, as this user sees it.
@@ -108,13 +103,7 @@ impl Client {
     ) -> Result<Self> {
         let http = http_client(&server)?;
         let shown = server.as_str().trim_end_matches('/').to_owned();
-        Ok(Self {
-            http,
-            base: server,
-            server: shown,
-            token,
-            token_file,
-        })
+        Ok(Self { http, base: server, server: shown, token, token_file })
     }
 
     pub(crate) async fn apps(&self) -> Result<AppList> {
@@ -123,26 +112,18 @@ impl Client {
 
     /// An app, and the tag that guards a change of its traffic.
     pub(crate) async fn app(&self, app: &AppName) -> Result<(App, Option<String>)> {
-        let response = self
-            .send(self.call(Method::GET, &format!("/v1/apps/{app}")))
-            .await?;
-        let etag = response
-            .headers()
-            .get(header::ETAG)
-            .and_then(|tag| tag.to_str().ok());
+        let response = self.send(self.call(Method::GET, &format!("/v1/apps/{app}"))).await?;
+        let etag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
         let etag = etag.map(str::to_owned);
         Ok((self.decode(response).await?, etag))
     }
 
     pub(crate) async fn versions(&self, app: &AppName) -> Result<VersionList> {
-        self.json(self.call(Method::GET, &format!("/v1/apps/{app}/versions")))
-            .await
+        self.json(self.call(Method::GET, &format!("/v1/apps/{app}/versions"))).await
     }
 
     pub(crate) async fn delete(&self, app: &AppName) -> Result<()> {
-        self.send(self.call(Method::DELETE, &format!("/v1/apps/{app}")))
-            .await
-            .map(drop)
+        self.send(self.call(Method::DELETE, &format!("/v1/apps/{app}"))).await.map(drop)
     }
 
     /// Moves an app's traffic, unless the app has changed since `etag` was read.
@@ -152,9 +133,7 @@ impl Client {
         traffic: &Traffic,
         etag: Option<&str>,
     ) -> Result<TrafficChanged> {
-        let mut request = self
-            .call(Method::PUT, &format!("/v1/apps/{app}/traffic"))
-            .json(traffic);
+        let mut request = self.call(Method::PUT, &format!("/v1/apps/{app}/traffic")).json(traffic);
         if let Some(etag) = etag {
             request = request.header(header::IF_MATCH, etag);
         }
@@ -171,17 +150,8 @@ impl Client {
         let activity = Activity::default();
         let length = artifact.len();
         let mut query = Vec::new();
-        query.extend(
-            options
-                .function
-                .as_ref()
-                .map(|name| ("function", name.to_string())),
-        );
-        query.extend(
-            options
-                .no_activate
-                .then(|| ("activate", "false".to_owned())),
-        );
+        query.extend(options.function.as_ref().map(|name| ("function", name.to_string())));
+        query.extend(options.no_activate.then(|| ("activate", "false".to_owned())));
         query.extend(options.message.clone().map(|message| ("message", message)));
         let request = self
             .request(Method::POST, &format!("/v1/apps/{app}/deploy"), &query)
@@ -195,20 +165,12 @@ impl Client {
             .map_err(|Idle| self.silent(IDLE_TIMEOUT))?
             .map_err(|error| self.broken(&error))?;
         let response = self.accept(response).await?;
-        Ok(Deploying {
-            client: self,
-            lines: Lines::new(response, Some(IDLE_TIMEOUT)),
-        })
+        Ok(Deploying { client: self, lines: Lines::new(response, Some(IDLE_TIMEOUT)) })
     }
 
     /// An app's log, as a stream of JSON lines.
     pub(crate) async fn logs(&self, app: &AppName, query: &LogQuery) -> Result<LogStream<'_>> {
-        let LogQuery {
-            follow,
-            since,
-            limit,
-            request_id,
-        } = query;
+        let LogQuery { follow, since, limit, request_id } = query;
         let mut query = Vec::new();
         query.extend(follow.then(|| ("follow", "true".to_owned())));
         query.extend(since.clone().map(|since| ("since", since)));
@@ -221,10 +183,7 @@ impl Client {
             .map_err(|error| self.broken(&error))?;
         let response = self.accept(response).await?;
         let idle = (!follow).then_some(IDLE_TIMEOUT);
-        Ok(LogStream {
-            client: self,
-            lines: Lines::new(response, idle),
-        })
+        Ok(LogStream { client: self, lines: Lines::new(response, idle) })
     }
 
     fn request(&self, method: Method, path: &str, query: &[(&str, String)]) -> RequestBuilder {
@@ -256,10 +215,7 @@ impl Client {
     }
 
     async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T> {
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| self.broken(&error))?;
+        let body = response.bytes().await.map_err(|error| self.broken(&error))?;
         serde_json::from_slice(&body).map_err(|error| self.unexpected(&error.to_string()))
     }
 
@@ -294,10 +250,7 @@ impl Client {
 
     /// An error that no faas server would write.
     fn foreign(&self, status: StatusCode) -> CliError {
-        let message = format!(
-            "{} answered {status}, and not as a faas server",
-            self.server
-        );
+        let message = format!("{} answered {status}, and not as a faas server", self.server);
         CliError::new(exit_of(status.as_u16(), ""), "unexpected_answer", message)
             .hint("is this the admin address of a faas server? another one: --server URL")
     }
@@ -339,11 +292,7 @@ impl Client {
 
 /// Why there was no answer, or only a part of one.
 pub(crate) fn unreachable(to: &str, error: &reqwest::Error) -> CliError {
-    let limit = if error.is_connect() {
-        CONNECT_TIMEOUT
-    } else {
-        CALL_TIMEOUT
-    };
+    let limit = if error.is_connect() { CONNECT_TIMEOUT } else { CALL_TIMEOUT };
     let message = if error.is_timeout() {
         silence(to, limit)
     } else if error.is_connect() {
@@ -351,11 +300,7 @@ pub(crate) fn unreachable(to: &str, error: &reqwest::Error) -> CliError {
     } else {
         format!("the connection to {to} broke: {}", root_cause(error))
     };
-    let code = if error.is_timeout() && !error.is_connect() {
-        "timeout"
-    } else {
-        "unreachable"
-    };
+    let code = if error.is_timeout() && !error.is_connect() { "timeout" } else { "unreachable" };
     CliError::new(Exit::Unreachable, code, message)
 }
 
@@ -379,13 +324,7 @@ fn lower_first(text: &str) -> String {
     let mut chars = text.trim_end_matches('.').chars();
     let first = chars.next();
     let second_is_upper = chars.clone().next().is_some_and(char::is_uppercase);
-    let first = first.map(|c| {
-        if second_is_upper {
-            c
-        } else {
-            c.to_ascii_lowercase()
-        }
-    });
+    let first = first.map(|c| if second_is_upper { c } else { c.to_ascii_lowercase() });
     first.into_iter().chain(chars).collect()
 }
 
@@ -430,11 +369,7 @@ impl Deploying<'_> {
     /// The next step. The last one is `Done`; a failure is an error.
     pub(crate) async fn next(&mut self) -> Result<DeployEvent> {
         loop {
-            let line = self
-                .lines
-                .next()
-                .await
-                .map_err(|broken| self.client.cut(broken))?;
+            let line = self.lines.next().await.map_err(|broken| self.client.cut(broken))?;
             let Some(line) = line else {
                 let message = "the server broke off before the deploy was done";
                 return Err(CliError::new(Exit::Unreachable, "broken_off", message)
@@ -469,10 +404,7 @@ pub(crate) struct LogStream<'a> {
 impl LogStream<'_> {
     /// The next line; nothing once the server has said all. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Result<Option<Value>> {
-        self.lines
-            .next()
-            .await
-            .map_err(|broken| self.client.cut(broken))
+        self.lines.next().await.map_err(|broken| self.client.cut(broken))
     }
 }
 

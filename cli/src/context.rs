@@ -24,22 +24,14 @@ impl Context {
             (false, true) => Loudness::Verbose,
             (false, false) => Loudness::Normal,
         };
-        Self {
-            ui: Ui::new(command, global.output == Form::Json, loudness),
-            global,
-        }
+        Self { ui: Ui::new(command, global.output == Form::Json, loudness), global }
     }
 
     /// A client of the server in force.
     pub(crate) fn client(&self) -> Result<Client> {
         let server = client::parse_server(&self.global.server)?;
         let token_file = client::is_loopback(&server).then(|| data_dir().join("admin.token"));
-        let given = self
-            .global
-            .token
-            .as_deref()
-            .map(str::trim)
-            .filter(|token| !token.is_empty());
+        let given = self.global.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
         let token = match given {
             Some(token) => Some(token.to_owned()),
             None => token_file.as_deref().and_then(read_token),
@@ -67,11 +59,8 @@ pub(crate) fn read_token(file: &Path) -> Option<String> {
 
 /// Where a server on this machine keeps its state, by the same rule as the server's own.
 fn data_dir() -> PathBuf {
-    let folder = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let folder =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("FAAS_DATA_DIR")
         .or_else(|| folder("XDG_DATA_HOME").map(|data| data.join("faas")))
         .or_else(|| folder("HOME").map(|home| home.join(".local/share/faas")))

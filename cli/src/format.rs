@@ -19,11 +19,7 @@ pub(crate) fn milliseconds(ms: f64) -> String {
         ms if ms < 99_950.0 => format!("{:.1} s", ms / 1000.0),
         ms => {
             let seconds = (ms / 1000.0).round();
-            format!(
-                "{:.0} min {:.0} s",
-                (seconds / 60.0).floor(),
-                seconds % 60.0
-            )
+            format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0)
         }
     }
 }
@@ -43,11 +39,7 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit = next;
     }
-    if value < 9.95 {
-        format!("{} {unit}", tenths(value))
-    } else {
-        format!("{value:.0} {unit}")
-    }
+    if value < 9.95 { format!("{} {unit}", tenths(value)) } else { format!("{value:.0} {unit}") }
 }
 
 /// A count with thousands separators: `1,204,331`.
@@ -82,18 +74,13 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
         3_600..86_400 => of(seconds / 3_600, "hour"),
         86_400..172_800 => "yesterday".to_owned(),
         172_800..1_209_600 => of(seconds / 86_400, "day"),
-        _ => then
-            .to_zoned(TimeZone::system())
-            .strftime("%Y-%m-%d")
-            .to_string(),
+        _ => then.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string(),
     }
 }
 
 /// The time of day with milliseconds, in this machine's time zone.
 pub(crate) fn time_of_day(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::system())
-        .strftime("%H:%M:%S%.3f")
-        .to_string()
+    time.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
 }
 
 /// A path with the home folder written `~`.
@@ -130,9 +117,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
-        Self {
-            rows: vec![header.map(str::to_owned).to_vec()],
-        }
+        Self { rows: vec![header.map(str::to_owned).to_vec()] }
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
@@ -150,9 +135,7 @@ impl Table {
             .collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths);
-            let text: String = cells
-                .map(|(cell, width)| format!("  {cell:<width$}"))
-                .collect();
+            let text: String = cells.map(|(cell, width)| format!("  {cell:<width$}")).collect();
             text.trim_end().to_owned()
         };
         self.rows.iter().map(line).collect()
@@ -240,9 +223,6 @@ mod tests {
         let mut table = Table::new(["NAME", "SIZE"]);
         table.row(["hello-world".to_owned(), "84 KiB".to_owned()]);
         table.row(["ä".to_owned(), String::new()]);
-        assert_eq!(
-            table.to_text(),
-            "  NAME         SIZE\n  hello-world  84 KiB\n  ä\n"
-        );
+        assert_eq!(table.to_text(), "  NAME         SIZE\n  hello-world  84 KiB\n  ä\n");
     }
 }

@@ -38,23 +38,14 @@ struct Waiting {
 
 impl LogView {
     pub(crate) fn new(style: Style) -> Self {
-        Self {
-            style,
-            current: None,
-            waiting: Vec::new(),
-        }
+        Self { style, current: None, waiting: Vec::new() }
     }
 
     /// Takes a line, and returns what can be printed now.
     pub(crate) fn push(&mut self, line: LogLine) -> String {
-        let place = self
-            .waiting
-            .iter()
-            .position(|waiting| belongs(&waiting.first, &line));
+        let place = self.waiting.iter().position(|waiting| belongs(&waiting.first, &line));
         if matches!(line.source, LogSource::Request { .. }) {
-            let below = place
-                .map(|place| self.waiting.remove(place).text)
-                .unwrap_or_default();
+            let below = place.map(|place| self.waiting.remove(place).text).unwrap_or_default();
             let text = format!("{}{below}", self.heading(&line));
             self.current = Some(line.request_id);
             return text;
@@ -67,26 +58,14 @@ impl LogView {
             waiting.text.push_str(&text);
             return String::new();
         }
-        self.waiting.push(Waiting {
-            first: line,
-            text,
-            since: Instant::now(),
-        });
-        if self.waiting.len() > MOST_WAITING {
-            self.flush_first()
-        } else {
-            String::new()
-        }
+        self.waiting.push(Waiting { first: line, text, since: Instant::now() });
+        if self.waiting.len() > MOST_WAITING { self.flush_first() } else { String::new() }
     }
 
     /// What has waited long enough.
     pub(crate) fn overdue(&mut self) -> String {
         let mut text = String::new();
-        while self
-            .waiting
-            .first()
-            .is_some_and(|first| first.since.elapsed() >= PATIENCE)
-        {
+        while self.waiting.first().is_some_and(|first| first.since.elapsed() >= PATIENCE) {
             text.push_str(&self.flush_first());
         }
         text
@@ -155,22 +134,12 @@ fn function_of(line: &LogLine) -> String {
 
 /// `GET /42 → 500 guest_trap   3.1 ms · 0.9 ms CPU · 6.2 MiB`
 fn full(source: &LogSource) -> String {
-    let LogSource::Request {
-        method,
-        path,
-        status,
-        code,
-        duration_ms,
-        cpu_ms,
-        memory_bytes,
-    } = source
+    let LogSource::Request { method, path, status, code, duration_ms, cpu_ms, memory_bytes } =
+        source
     else {
         return String::new();
     };
-    let code = code
-        .as_ref()
-        .map(|code| format!(" {code}"))
-        .unwrap_or_default();
+    let code = code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
     format::printable(&format!(
         "{method} {path} → {status}{code}   {} · {} CPU · {}",
         format::milliseconds(*duration_ms),
@@ -182,23 +151,12 @@ fn full(source: &LogSource) -> String {
 
 /// `GET /            200   0.4 ms   1.1 MiB`
 fn brief(source: &LogSource) -> String {
-    let LogSource::Request {
-        method,
-        path,
-        status,
-        code,
-        duration_ms,
-        memory_bytes,
-        ..
-    } = source
+    let LogSource::Request { method, path, status, code, duration_ms, memory_bytes, .. } = source
     else {
         return String::new();
     };
     let request = format!("{method} {path}");
-    let code = code
-        .as_ref()
-        .map(|code| format!("   {code}"))
-        .unwrap_or_default();
+    let code = code.as_ref().map(|code| format!("   {code}")).unwrap_or_default();
     format::printable(&format!(
         "{request:<16} {status}   {}   {}{code}",
         format::milliseconds(*duration_ms),
@@ -241,21 +199,11 @@ mod tests {
     }
 
     fn stderr(request_id: &str, message: &str) -> LogLine {
-        line(
-            request_id,
-            LogSource::Stderr {
-                message: message.to_owned(),
-            },
-        )
+        line(request_id, LogSource::Stderr { message: message.to_owned() })
     }
 
     fn failure(request_id: &str, message: &str) -> LogLine {
-        line(
-            request_id,
-            LogSource::Failure {
-                message: message.to_owned(),
-            },
-        )
+        line(request_id, LogSource::Failure { message: message.to_owned() })
     }
 
     fn request(request_id: &str) -> LogLine {
@@ -278,10 +226,7 @@ mod tests {
         let mut view = LogView::new(Style::Full);
         assert_eq!(view.push(stderr("A", "one")), "");
         assert_eq!(view.push(stderr("B", "other\u{1b}[2J")), "");
-        assert_eq!(
-            view.push(failure("A", "trap    unreachable\n    0  orders::price")),
-            ""
-        );
+        assert_eq!(view.push(failure("A", "trap    unreachable\n    0  orders::price")), "");
         let text = view.push(request("A"));
         let (heading, rest) = text.split_once('\n').unwrap();
         assert!(
@@ -289,16 +234,10 @@ mod tests {
                 .ends_with(" orders v7 A GET /42 → 500 guest_trap   3.1 ms · 0.9 ms CPU · 6.2 MiB"),
             "{heading}"
         );
-        assert_eq!(
-            rest,
-            "  stderr  one\n  trap    unreachable\n    0  orders::price\n"
-        );
+        assert_eq!(rest, "  stderr  one\n  trap    unreachable\n    0  orders::price\n");
         assert_eq!(view.push(failure("A", "late")), "  late\n");
         let rest = view.finish();
-        assert!(
-            rest.ends_with(" orders v7 B …\n  stderr  other\\u{1b}[2J\n"),
-            "{rest}"
-        );
+        assert!(rest.ends_with(" orders v7 B …\n  stderr  other\\u{1b}[2J\n"), "{rest}");
         assert_eq!(view.finish(), "");
     }
 

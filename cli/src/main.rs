@@ -34,10 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // The host runs its own executable again to compile; that process does nothing else.
     #[cfg(feature = "serve")]
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|verb| verb == "compile-worker")
-    {
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == "compile-worker") {
         return faas_runtime::compile_worker();
     }
     commands::run(&std::env::args_os().collect::<Vec<_>>())

@@ -26,12 +26,7 @@ pub(crate) enum Broken {
 
 impl Lines {
     pub(crate) fn new(response: Response, idle: Option<Duration>) -> Self {
-        Self {
-            response,
-            pending: Vec::new(),
-            searched: 0,
-            idle,
-        }
+        Self { response, pending: Vec::new(), searched: 0, idle }
     }
 
     /// The next line; nothing at the end of the body. Safe to cancel.
@@ -42,9 +37,7 @@ impl Lines {
                     continue;
                 }
                 let value = serde_json::from_slice(&line);
-                return value
-                    .map(Some)
-                    .map_err(|error| Broken::Unreadable(error.to_string()));
+                return value.map(Some).map_err(|error| Broken::Unreadable(error.to_string()));
             }
             if self.pending.len() > MAX_LINE {
                 return Err(Broken::Unreadable("a line is too long".to_owned()));
@@ -61,9 +54,9 @@ impl Lines {
         let chunk = self.response.chunk();
         let chunk = match self.idle {
             None => chunk.await,
-            Some(limit) => tokio::time::timeout(limit, chunk)
-                .await
-                .map_err(|_elapsed| Broken::Idle(limit))?,
+            Some(limit) => {
+                tokio::time::timeout(limit, chunk).await.map_err(|_elapsed| Broken::Idle(limit))?
+            }
         };
         chunk.map_err(Broken::Connection)
     }

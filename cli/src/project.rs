@@ -34,10 +34,7 @@ impl Project {
     /// The project that this folder, or one above it, belongs to.
     pub(crate) fn find(start: &Path) -> Result<Self> {
         let start = absolute(start)?;
-        match start
-            .ancestors()
-            .find(|folder| folder.join(MANIFEST).is_file())
-        {
+        match start.ancestors().find(|folder| folder.join(MANIFEST).is_file()) {
             Some(dir) => Self::load(dir),
             None => Err(CliError::new(
                 Exit::Usage,
@@ -55,11 +52,7 @@ impl Project {
             CliError::new(
                 Exit::Usage,
                 "no_project",
-                format!(
-                    "cannot read {MANIFEST} in `{}`: {}",
-                    dir.display(),
-                    io_text(&error)
-                ),
+                format!("cannot read {MANIFEST} in `{}`: {}", dir.display(), io_text(&error)),
             )
         })?;
         Self::parse(dir, &text)
@@ -111,10 +104,7 @@ struct BuildSection {
 
 impl Default for BuildSection {
     fn default() -> Self {
-        Self {
-            command: None,
-            watch: vec![PathBuf::from(".")],
-        }
+        Self { command: None, watch: vec![PathBuf::from(".")] }
     }
 }
 
@@ -126,11 +116,7 @@ struct FunctionSection {
 
 fn absolute(dir: &Path) -> Result<PathBuf> {
     std::path::absolute(dir).map_err(|error| {
-        CliError::usage(format!(
-            "cannot use `{}`: {}",
-            dir.display(),
-            io_text(&error)
-        ))
+        CliError::usage(format!("cannot use `{}`: {}", dir.display(), io_text(&error)))
     })
 }
 
@@ -152,11 +138,8 @@ impl Complaint {
     fn of(error: &toml::de::Error) -> Self {
         let text = error.message().trim();
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-        let complaint = |message: String, remark: String| Self {
-            message,
-            remark,
-            span: error.span(),
-        };
+        let complaint =
+            |message: String, remark: String| Self { message, remark, span: error.span() };
         if let Some(rest) = first.strip_prefix("unknown field ") {
             let mut words = rest.split('`').skip(1).step_by(2);
             let key = words.next().unwrap_or_default();
@@ -172,44 +155,22 @@ impl Complaint {
     }
 
     fn explain(self, text: &str) -> CliError {
-        let Self {
-            message,
-            remark,
-            span,
-        } = self;
+        let Self { message, remark, span } = self;
         let Some(span) = span else {
             return CliError::new(Exit::Usage, "manifest", format!("{message} in {MANIFEST}"));
         };
         let before = text.get(..span.start).unwrap_or(text);
         let number = before.matches('\n').count() + 1;
         let line_start = before.rfind('\n').map_or(0, |place| place + 1);
-        let line = text
-            .get(line_start..)
-            .and_then(|rest| rest.lines().next())
-            .unwrap_or_default();
+        let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
         let column = before.len() - line_start;
         let marked = span.len().min(line.len().saturating_sub(column));
-        let indent = line
-            .get(..column)
-            .map_or(column, |start| start.chars().count());
-        let marked = line
-            .get(column..column + marked)
-            .map_or(marked, |part| part.chars().count());
+        let indent = line.get(..column).map_or(column, |start| start.chars().count());
+        let marked = line.get(column..column + marked).map_or(marked, |part| part.chars().count());
         let gutter = " ".repeat(number.to_string().len());
-        let marks = format!(
-            "{}{} {remark}",
-            " ".repeat(indent),
-            "^".repeat(marked.max(1))
-        );
-        CliError::new(
-            Exit::Usage,
-            "manifest",
-            format!("{message} in {MANIFEST}, line {number}"),
-        )
-        .details(vec![
-            format!("{number} | {line}"),
-            format!("{gutter} | {}", marks.trim_end()),
-        ])
+        let marks = format!("{}{} {remark}", " ".repeat(indent), "^".repeat(marked.max(1)));
+        CliError::new(Exit::Usage, "manifest", format!("{message} in {MANIFEST}, line {number}"))
+            .details(vec![format!("{number} | {line}"), format!("{gutter} | {}", marks.trim_end())])
     }
 }
 

@@ -39,11 +39,7 @@ impl Outcome {
     pub(crate) fn new(data: &impl Serialize, text: impl Into<String>) -> Result<Self> {
         let data = serde_json::to_value(data)
             .map_err(|error| CliError::failed(format!("cannot write the result: {error}")))?;
-        Ok(Self {
-            data: Some(data),
-            text: text.into(),
-            ..Self::default()
-        })
+        Ok(Self { data: Some(data), text: text.into(), ..Self::default() })
     }
 
     /// The result went out while the command ran.
@@ -74,11 +70,7 @@ pub(crate) struct Ui {
 
 impl Ui {
     pub(crate) fn new(command: &str, json: bool, loudness: Loudness) -> Self {
-        Self {
-            command: command.to_owned(),
-            json,
-            loudness,
-        }
+        Self { command: command.to_owned(), json, loudness }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -102,13 +94,7 @@ impl Ui {
     pub(crate) fn step(&self, verb: &'static str, text: &str) -> Step {
         let shown = self.shows_progress();
         let live = shown && io::stderr().is_terminal();
-        let step = Step {
-            verb,
-            text: text.to_owned(),
-            shown,
-            live,
-            started: Instant::now(),
-        };
+        let step = Step { verb, text: text.to_owned(), shown, live, started: Instant::now() };
         if live {
             to_stderr(&step.line());
         }
@@ -164,10 +150,7 @@ impl Ui {
             io::stdin().read_line(&mut answer).map(|_length| answer)
         };
         // On a thread of its own, so that ctrl-c is heard meanwhile.
-        let answer = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(io::Error::other)
-            .flatten();
+        let answer = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten();
         let answer =
             answer.map_err(|error| CliError::failed(format!("cannot read the answer: {error}")))?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -176,11 +159,7 @@ impl Ui {
     /// A piece of a result for people, as it comes.
     pub(crate) fn text(&self, text: &str) -> Result<()> {
         let mut stdout = anstream::stdout().lock();
-        written(
-            stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush()),
-        )
+        written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
 
     /// A piece of a result that is not ours to change, as it comes.
@@ -202,10 +181,8 @@ impl Ui {
 
     /// Prints how the command ended, and turns that into the exit code.
     pub(crate) fn report(&self, result: Result<Outcome>) -> ExitCode {
-        let outcome = result.unwrap_or_else(|error| Outcome {
-            failure: Some(error),
-            ..Outcome::default()
-        });
+        let outcome =
+            result.unwrap_or_else(|error| Outcome { failure: Some(error), ..Outcome::default() });
         let failure = outcome.failure.as_ref();
         let said = if self.json {
             match (&outcome.data, failure) {
@@ -250,15 +227,10 @@ impl Ui {
             return;
         }
         // The status and the code help only where the words are the server's own.
-        let origin = error
-            .answer
-            .as_deref()
-            .filter(|answer| answer.imports.is_empty());
+        let origin = error.answer.as_deref().filter(|answer| answer.imports.is_empty());
         let suffix = origin.map(|answer| {
-            let id = answer
-                .request_id
-                .as_ref()
-                .filter(|_| answer.status >= 500 || self.is_verbose());
+            let id =
+                answer.request_id.as_ref().filter(|_| answer.status >= 500 || self.is_verbose());
             let id = id.map(|id| format!(", request {id}")).unwrap_or_default();
             format!("        ({} {}{id})", answer.status, error.code)
         });
@@ -272,10 +244,7 @@ impl Ui {
             text.push_str(&format::printable(detail));
         }
         if let Some(hint) = &error.hint {
-            text.push_str(&format!(
-                "\n{CYAN}hint{CYAN:#}: {}{suffix}",
-                format::printable(hint)
-            ));
+            text.push_str(&format!("\n{CYAN}hint{CYAN:#}: {}{suffix}", format::printable(hint)));
         }
         text.push('\n');
         to_stderr(&text);
@@ -318,11 +287,7 @@ impl Step {
     pub(crate) fn done_in(mut self, elapsed: Duration) {
         if self.shown {
             let back = if self.live { "\r" } else { "" };
-            to_stderr(&format!(
-                "{back}{} {}\n",
-                self.line(),
-                format::duration(elapsed)
-            ));
+            to_stderr(&format!("{back}{} {}\n", self.line(), format::duration(elapsed)));
         }
         self.live = false;
     }
@@ -335,10 +300,7 @@ impl Step {
 
     fn line(&self) -> String {
         let Self { verb, text, .. } = self;
-        format!(
-            "   {GREEN}{verb:<9}{GREEN:#}{:<STEP_WIDTH$}",
-            format::printable(text)
-        )
+        format!("   {GREEN}{verb:<9}{GREEN:#}{:<STEP_WIDTH$}", format::printable(text))
     }
 }
 
@@ -353,18 +315,14 @@ impl Drop for Step {
 fn to_stderr(text: &str) {
     let mut stderr = anstream::stderr().lock();
     // A closed standard error has nobody to tell.
-    let _ = stderr
-        .write_all(text.as_bytes())
-        .and_then(|()| stderr.flush());
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
 /// A reader that has seen enough (`faas logs | head`) ends the process, quietly and well.
 fn written(result: io::Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(CliError::failed(format!(
-            "cannot write to standard output: {error}"
-        ))),
+        Err(error) => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
         Ok(()) => Ok(()),
     }
 }

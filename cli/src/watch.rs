@@ -94,7 +94,7 @@ impl Watch {
 struct Files {
     dir: PathBuf,
     roots: Vec<PathBuf>,
-    /// What the build makes, which is no reason to build.
+    /// What the build makes, which is no reason to build unless it is named as one.
     made: Option<PathBuf>,
 }
 
@@ -102,18 +102,12 @@ impl Files {
     fn of(project: &Project) -> Self {
         let mut roots = project.watch.clone();
         roots.push(project.dir.join(MANIFEST));
-        let made = project
-            .build_command
-            .as_ref()
-            .map(|_| project.source.clone());
-        if made.is_none() {
+        let made = project.build_command.as_ref().map(|_| project.source.clone());
+        let made = made.filter(|made| !roots.contains(made));
+        if project.build_command.is_none() {
             roots.push(project.source.clone());
         }
-        Self {
-            dir: project.dir.clone(),
-            roots,
-            made,
-        }
+        Self { dir: project.dir.clone(), roots, made }
     }
 
     /// The folders to watch, and what is in each file.
@@ -126,13 +120,8 @@ impl Files {
                 continue;
             }
             // Links to folders are not followed, so there is no way to walk in a circle.
-            let followed = std::fs::symlink_metadata(&path).and_then(|link| {
-                if link.is_dir() {
-                    Ok(link)
-                } else {
-                    std::fs::metadata(&path)
-                }
-            });
+            let followed = std::fs::symlink_metadata(&path)
+                .and_then(|link| if link.is_dir() { Ok(link) } else { std::fs::metadata(&path) });
             match followed {
                 Ok(found) if found.is_file() => {
                     folders.extend(path.parent().map(Path::to_owned));
@@ -171,9 +160,7 @@ fn print_of(path: &Path, found: &Metadata) -> u64 {
 
 /// A file that is in one only, or not the same in both.
 fn difference(before: &BTreeMap<PathBuf, u64>, now: &BTreeMap<PathBuf, u64>) -> Option<PathBuf> {
-    let changed = now
-        .iter()
-        .find(|(path, print)| before.get(*path) != Some(*print));
+    let changed = now.iter().find(|(path, print)| before.get(*path) != Some(*print));
     let gone = || before.keys().find(|path| !now.contains_key(*path));
     changed.map(|(path, _)| path).or_else(gone).cloned()
 }
@@ -203,33 +190,16 @@ mod tests {
     fn what_counts() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
-        for file in [
-            "faas.toml",
-            "a.wasm",
-            "src/lib.rs",
-            "target/x",
-            ".git/x",
-            "src/.lib.rs.swp",
-        ] {
+        for file in ["faas.toml", "a.wasm", "src/lib.rs", "target/x", ".git/x", "src/.lib.rs.swp"] {
             write(dir, file, "1");
         }
         let names = |project: &Project| {
             let (_, files) = Files::of(project).walk();
-            let names = files
-                .keys()
-                .map(|path| path.strip_prefix(dir).unwrap().to_owned());
-            names
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
+            let names = files.keys().map(|path| path.strip_prefix(dir).unwrap().to_owned());
+            names.map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(
-            names(&project(dir, Some("make"))),
-            ["faas.toml", "src/lib.rs"]
-        );
-        assert_eq!(
-            names(&project(dir, None)),
-            ["a.wasm", "faas.toml", "src/lib.rs"]
-        );
+        assert_eq!(names(&project(dir, Some("make"))), ["faas.toml", "src/lib.rs"]);
+        assert_eq!(names(&project(dir, None)), ["a.wasm", "faas.toml", "src/lib.rs"]);
     }
 
     #[tokio::test]

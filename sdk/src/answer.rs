@@ -44,9 +44,7 @@ pub(crate) async fn answer<Kind>(
 
 /// A method that has no name of its own in WASI.
 pub(crate) fn other_method(name: &str) -> Result<Method> {
-    Method::from_bytes(name.as_bytes())
-        .ok()
-        .or_status(400, "the request's method is not valid")
+    Method::from_bytes(name.as_bytes()).ok().or_status(400, "the request's method is not valid")
 }
 
 /// Headers as WASI gives them. What it gives was HTTP once, so nothing is lost here; and a field
@@ -72,12 +70,7 @@ pub(crate) fn fields(headers: &HeaderMap) -> Vec<Field> {
 
 /// The length of a body, as its headers tell.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn uri(

@@ -78,11 +78,8 @@ impl Wake for Task {
 
 /// Puts something else at a place and returns what was there.
 fn put(place: usize, new: Place) -> Option<Place> {
-    WAITING.with_borrow_mut(|places| {
-        places
-            .get_mut(place)
-            .map(|place| std::mem::replace(place, new))
-    })
+    WAITING
+        .with_borrow_mut(|places| places.get_mut(place).map(|place| std::mem::replace(place, new)))
 }
 
 #[cfg(test)]
@@ -108,11 +105,7 @@ mod tests {
             start(poll_fn(move |cx| {
                 probe.polls.set(probe.polls.get() + 1);
                 *probe.waker.borrow_mut() = Some(cx.waker().clone());
-                if probe.done.get() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
+                if probe.done.get() { Poll::Ready(()) } else { Poll::Pending }
             }));
         }
 

@@ -49,7 +49,7 @@ pub(crate) trait Incoming {
     fn size_hint(&self) -> SizeHint;
 
     /// Both ends, if nothing was read yet: what the host can pass on by itself.
-    #[cfg(all(target_family = "wasm", feature = "wasi03"))]
+    #[cfg(all(target_family = "wasm", feature = "wasi03", not(feature = "wasi02")))]
     fn untouched(self: Box<Self>) -> Result<crate::platform::Open, Box<dyn Incoming>>;
 }
 
@@ -93,9 +93,7 @@ impl Body {
         T: Into<Bytes>,
         E: Into<Error>,
     {
-        Self::of(Content::Source(Box::pin(Chunks {
-            stream: Box::pin(stream),
-        })))
+        Self::of(Content::Source(Box::pin(Chunks { stream: Box::pin(stream) })))
     }
 
     /// Takes over a body of another crate, with its trailers.
@@ -181,11 +179,7 @@ impl Body {
                 return Err(too_long(limit));
             }
             whole.extend_from_slice(&chunk);
-            next = if self.has_ended() {
-                None
-            } else {
-                self.chunk().await?
-            };
+            next = if self.has_ended() { None } else { self.chunk().await? };
         }
         Ok(whole.into())
     }
@@ -232,10 +226,7 @@ impl Body {
                 serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
                 _ => StatusCode::BAD_REQUEST,
             };
-            Error::status(
-                status,
-                format!("the body is not the expected JSON: {error}"),
-            )
+            Error::status(status, format!("the body is not the expected JSON: {error}"))
         })
     }
 
@@ -251,14 +242,11 @@ impl Body {
     }
 
     pub(crate) const fn of(content: Content) -> Self {
-        Self {
-            content,
-            trailers: None,
-        }
+        Self { content, trailers: None }
     }
 
     /// What the platform needs to send the body by the shortest way.
-    #[cfg(all(target_family = "wasm", feature = "wasi03"))]
+    #[cfg(all(target_family = "wasm", feature = "wasi03", not(feature = "wasi02")))]
     pub(crate) fn into_parts(self) -> (Content, Option<HeaderMap>) {
         (self.content, self.trailers.map(|trailers| *trailers))
     }
@@ -327,11 +315,7 @@ impl http_body::Body for Body {
             }
             None => {}
         }
-        Poll::Ready(
-            self.trailers
-                .take()
-                .map(|trailers| Ok(Frame::trailers(*trailers))),
-        )
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -483,12 +467,7 @@ mod tests {
 
     #[test]
     fn nothing_is_an_empty_body() {
-        for mut body in [
-            Body::from(""),
-            Body::from(()),
-            Body::default(),
-            Vec::new().into(),
-        ] {
+        for mut body in [Body::from(""), Body::from(()), Body::default(), Vec::new().into()] {
             assert!(http_body::Body::is_end_stream(&body));
             assert!(block_on(body.bytes(0)).unwrap().is_empty());
         }
@@ -512,12 +491,7 @@ mod tests {
     #[test]
     fn text_must_be_utf8() {
         assert_eq!(block_on(Body::from("é").text(9)).unwrap(), "é");
-        assert_eq!(
-            block_on(Body::from(b"\xff").text(9))
-                .unwrap_err()
-                .status_code(),
-            400
-        );
+        assert_eq!(block_on(Body::from(b"\xff").text(9)).unwrap_err().status_code(), 400);
     }
 
     #[test]

@@ -61,10 +61,7 @@ pub(crate) fn broken_off(why: String) -> Error {
 fn refused_header(headers: &HeaderMap, error: &HeaderError) -> Error {
     let probe = Fields::new();
     let name = headers.iter().find_map(|(name, value)| {
-        probe
-            .append(name.as_str(), value.as_bytes())
-            .err()
-            .map(|_| name.as_str())
+        probe.append(name.as_str(), value.as_bytes()).err().map(|_| name.as_str())
     });
     let why = match error {
         HeaderError::Forbidden => "only the host may set",

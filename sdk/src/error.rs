@@ -143,12 +143,7 @@ impl Error {
     }
 
     fn new(status: StatusCode, message: Option<String>, cause: Option<Cause>) -> Self {
-        Self(Box::new(Inner {
-            status,
-            message,
-            headers: HeaderMap::new(),
-            cause,
-        }))
+        Self(Box::new(Inner { status, message, headers: HeaderMap::new(), cause }))
     }
 
     fn answer(mut self, content_type: HeaderValue, body: String) -> Response {
@@ -156,9 +151,7 @@ impl Error {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.0.status;
         *response.headers_mut() = std::mem::take(&mut self.0.headers);
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
     }
 
@@ -276,10 +269,7 @@ mod tests {
     #[test]
     fn the_client_sees_a_plain_500_and_the_log_the_whole_chain() {
         let error = refused().unwrap_err();
-        assert_eq!(
-            format!("{error:#}"),
-            "the database refused: invalid digit found in string"
-        );
+        assert_eq!(format!("{error:#}"), "the database refused: invalid digit found in string");
         assert_eq!(error.message(), "Internal Server Error");
         let response = error.into_text();
         assert_eq!(response.status(), 500);
@@ -296,10 +286,7 @@ mod tests {
         let response = error.into_text();
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "3");
-        assert_eq!(
-            response.headers()["content-type"],
-            "text/plain; charset=utf-8"
-        );
+        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
         let text = testing::block_on(response.into_body().text(100)).unwrap();
         assert_eq!(text, "come back later\n");
     }
@@ -313,9 +300,7 @@ mod tests {
     #[test]
     fn a_problem_tells_only_what_the_client_may_know() {
         let text = |error: Error| {
-            testing::block_on(error.into_problem().into_body().text(200))
-                .unwrap()
-                .to_string()
+            testing::block_on(error.into_problem().into_body().text(200)).unwrap().to_string()
         };
         assert_eq!(
             text(Error::status(422, "`numbers` is missing")),

@@ -1,11 +1,11 @@
 //! Write functions for faas in Rust.
 //!
 //! ```
-//! use faas_sdk::{IntoResponse, Request, Response, Result};
+//! use faas_sdk::{Request, Response, Result};
 //!
 //! #[faas_sdk::function]
 //! async fn handle(request: Request) -> Result<Response> {
-//!     format!("Hello from {}!\n", request.uri().path()).into_response()
+//!     Ok(Response::new(format!("Hello from {}!\n", request.uri().path()).into()))
 //! }
 //! ```
 //!
@@ -65,7 +65,7 @@ mod writer;
 
 #[cfg(any(target_family = "wasm", test))]
 mod answer;
-#[cfg(any(all(target_family = "wasm", feature = "wasi03"), test))]
+#[cfg(any(all(target_family = "wasm", feature = "wasi03", not(feature = "wasi02")), test))]
 mod background;
 #[cfg(target_family = "wasm")]
 mod convert;
@@ -86,15 +86,9 @@ mod platform;
 compile_error!(
     "faas-sdk: choose one WASI: the feature `wasi02` needs `default-features = false` beside it"
 );
-#[cfg(all(
-    target_family = "wasm",
-    not(any(feature = "wasi02", feature = "wasi03"))
-))]
+#[cfg(all(target_family = "wasm", not(any(feature = "wasi02", feature = "wasi03"))))]
 compile_error!("faas-sdk: choose a WASI: enable the feature `wasi03` (the default) or `wasi02`");
-#[cfg(all(
-    target_family = "wasm",
-    any(not(target_os = "wasi"), target_env = "p1")
-))]
+#[cfg(all(target_family = "wasm", any(not(target_os = "wasi"), target_env = "p1")))]
 compile_error!("faas-sdk: functions are components: build with `--target wasm32-wasip2`");
 
 pub use body::Body;

@@ -124,10 +124,7 @@ mod tests {
     }
 
     fn sent(body: Body, room: usize) -> (Vec<Bytes>, End) {
-        let mut sink = Kept {
-            writes: Vec::new(),
-            room,
-        };
+        let mut sink = Kept { writes: Vec::new(), room };
         let end = block_on(pump(body, &mut sink));
         (sink.writes, end)
     }

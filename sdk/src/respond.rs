@@ -110,10 +110,7 @@ impl<T: IntoResponse> IntoResponse for (StatusCode, T) {
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Result<Response> {
-        Ok(with_type(
-            "application/json",
-            serde_json::to_vec(&self.0)?.into(),
-        ))
+        Ok(with_type("application/json", serde_json::to_vec(&self.0)?.into()))
     }
 }
 
@@ -126,9 +123,7 @@ impl<T: IntoResponse, E: Into<Error>> IntoResponse for Result<T, E> {
 fn with_type(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     let content_type = HeaderValue::from_static(content_type);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
 
@@ -141,10 +136,7 @@ mod tests {
     fn seen(answer: impl IntoResponse) -> (u16, Option<String>, String) {
         let response = answer.into_response().unwrap_or_else(Error::into_text);
         let status = response.status().as_u16();
-        let kind = response
-            .headers()
-            .get("content-type")
-            .map(|v| v.to_str().unwrap().to_owned());
+        let kind = response.headers().get("content-type").map(|v| v.to_str().unwrap().to_owned());
         let text = testing::block_on(response.into_body().text(1000)).unwrap();
         (status, kind, text)
     }
@@ -159,10 +151,7 @@ mod tests {
         assert_eq!(seen(Bytes::from_static(b"x")), (200, octets, "x".into()));
         assert_eq!(seen(Body::from("x")), (200, None, "x".into()));
         assert_eq!(seen(StatusCode::NO_CONTENT), (204, None, String::new()));
-        assert_eq!(
-            seen((StatusCode::CREATED, "made")),
-            (201, plain, "made".into())
-        );
+        assert_eq!(seen((StatusCode::CREATED, "made")), (201, plain, "made".into()));
         assert_eq!(seen(Response::new("raw")), (200, None, "raw".into()));
     }
 

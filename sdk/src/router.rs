@@ -138,30 +138,16 @@ impl Router {
         if let Some(what) = mistake_in(pattern) {
             self.mistake.get_or_insert(Mistake { pattern, what });
         }
-        let handler = Box::new(Erased {
-            handler,
-            kind: std::marker::PhantomData,
-        });
-        self.routes.push(Route {
-            method,
-            pattern,
-            handler,
-        });
+        let handler = Box::new(Erased { handler, kind: std::marker::PhantomData });
+        self.routes.push(Route { method, pattern, handler });
         self
     }
 
     fn find(&self, path: &str, method: &Method) -> Result<&Route> {
         // Of the patterns that match, only those as literal as the most literal one count.
         let mut best: Vec<&Route> = Vec::new();
-        for route in self
-            .routes
-            .iter()
-            .filter(|route| matches(route.pattern, path))
-        {
-            match best
-                .first()
-                .map(|other| rank(route.pattern).cmp(rank(other.pattern)))
-            {
+        for route in self.routes.iter().filter(|route| matches(route.pattern, path)) {
+            match best.first().map(|other| rank(route.pattern).cmp(rank(other.pattern))) {
                 Some(std::cmp::Ordering::Greater) => continue,
                 Some(std::cmp::Ordering::Less) => best.clear(),
                 Some(std::cmp::Ordering::Equal) | None => {}
@@ -172,9 +158,7 @@ impl Router {
             return Err(Error::status(StatusCode::NOT_FOUND, "not found"));
         }
         let takes = |wanted: Option<&Method>| {
-            best.iter()
-                .copied()
-                .find(|route| route.method.as_ref() == wanted)
+            best.iter().copied().find(|route| route.method.as_ref() == wanted)
         };
         takes(Some(method))
             .or_else(|| takes(Some(&Method::GET)).filter(|_| method == Method::HEAD))
@@ -185,12 +169,10 @@ impl Router {
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let routes = self.routes.iter().map(|route| {
-            (
-                route.method.as_ref().map_or("any", Method::as_str),
-                route.pattern,
-            )
-        });
+        let routes = self
+            .routes
+            .iter()
+            .map(|route| (route.method.as_ref().map_or("any", Method::as_str), route.pattern));
         f.debug_list().entries(routes).finish()
     }
 }
@@ -217,10 +199,7 @@ pub(crate) struct Params(Vec<(&'static str, String)>);
 
 impl Params {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
     }
 
     /// `None` if a part cannot be decoded. The pattern must match the path.
@@ -308,10 +287,7 @@ fn mistake_in(pattern: &str) -> Option<&'static str> {
 fn not_allowed(routes: &[&Route]) -> Error {
     let mut allow = String::new();
     for method in routes.iter().filter_map(|route| route.method.as_ref()) {
-        for name in [
-            method.as_str(),
-            if method == Method::GET { "HEAD" } else { "" },
-        ] {
+        for name in [method.as_str(), if method == Method::GET { "HEAD" } else { "" }] {
             if !name.is_empty() && !allow.split(", ").any(|known| known == name) {
                 allow.push_str(if allow.is_empty() { "" } else { ", " });
                 allow.push_str(name);
@@ -332,25 +308,14 @@ mod tests {
     use crate::{Body, RequestExt};
 
     fn ask(router: fn() -> Router, method: &str, path: &str) -> Answer {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(Body::empty())
-            .unwrap();
-        call(
-            move |request| async move { router().handle(request).await },
-            request,
-        )
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        call(move |request| async move { router().handle(request).await }, request)
     }
 
     fn shop() -> Router {
         Router::new()
-            .get("/items/*", |request: Request| {
-                format!("rest {}", request.param("*").unwrap())
-            })
-            .get("/items/:id", |request: Request| {
-                format!("item {}", request.param("id").unwrap())
-            })
+            .get("/items/*", |request: Request| format!("rest {}", request.param("*").unwrap()))
+            .get("/items/:id", |request: Request| format!("item {}", request.param("id").unwrap()))
             .get("/items/new", |_: Request| "form")
             .post("/items/:id", async |_: Request| StatusCode::ACCEPTED)
             .any("/any", |request: Request| request.method().to_string())
@@ -363,10 +328,7 @@ mod tests {
     fn the_most_literal_pattern_wins() {
         assert_eq!(ask(shop, "GET", "/items/new").text(), "form");
         assert_eq!(ask(shop, "GET", "/items/7").text(), "item 7");
-        assert_eq!(
-            ask(shop, "GET", "/items/7/parts/1").text(),
-            "rest 7/parts/1"
-        );
+        assert_eq!(ask(shop, "GET", "/items/7/parts/1").text(), "rest 7/parts/1");
         assert_eq!(ask(shop, "GET", "/items/").text(), "rest ");
         assert_eq!(ask(shop, "GET", "/?a=1").text(), "home");
     }

@@ -141,11 +141,7 @@ pub(crate) mod streams {
         type Item = Result<Bytes>;
 
         fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            Poll::Ready(
-                self.0
-                    .next()
-                    .map(|piece| Ok(Bytes::from_static(piece.as_bytes()))),
-            )
+            Poll::Ready(self.0.next().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))))
         }
     }
 }
@@ -176,10 +172,7 @@ mod tests {
         }
         let answer = call(method, Request::put("/").body(()).unwrap());
         assert_eq!(answer.text(), "PUT");
-        assert_eq!(
-            answer.header("content-type"),
-            Some("text/plain; charset=utf-8")
-        );
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
     }
 
     #[test]

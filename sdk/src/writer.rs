@@ -42,13 +42,8 @@ impl Body {
         F: Future<Output = Result<()>> + 'static,
     {
         let slot = Rc::new(RefCell::new(Slot::default()));
-        let producer = Box::pin(produce(Writer {
-            slot: Rc::clone(&slot),
-        }));
-        Self::of(Content::Source(Box::pin(Written {
-            producer: Producer::Running(producer),
-            slot,
-        })))
+        let producer = Box::pin(produce(Writer { slot: Rc::clone(&slot) }));
+        Self::of(Content::Source(Box::pin(Written { producer: Producer::Running(producer), slot })))
     }
 }
 
@@ -86,11 +81,7 @@ impl Writer {
 
     /// Sets the trailers to send after the body. They add to any set before.
     pub fn trailers(&mut self, trailers: HeaderMap) {
-        self.slot
-            .borrow_mut()
-            .trailers
-            .get_or_insert_default()
-            .extend(trailers);
+        self.slot.borrow_mut().trailers.get_or_insert_default().extend(trailers);
     }
 }
 

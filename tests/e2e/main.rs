@@ -1,1 +1,30 @@
-fn main() {}
+//! End-to-end tests: the shipped binary, real sockets, real Wasm. One file per subject.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, and says so"
+)]
+
+mod admin;
+mod bad_input;
+mod cli;
+mod crash;
+mod deadlines;
+mod deploy;
+mod dev;
+mod disconnect;
+mod examples;
+mod framing;
+mod guest_view;
+mod http;
+mod isolation;
+mod limits;
+mod metrics;
+mod previews;
+mod restart;
+mod shutdown;
+mod start;
+mod streaming;

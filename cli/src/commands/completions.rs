@@ -13,8 +13,5 @@ pub(crate) fn run(args: &args::Completions) -> Result<Outcome> {
     clap_complete::generate(args.shell, &mut Cli::command(), "faas", &mut script);
     let script = String::from_utf8(script)
         .map_err(|error| CliError::failed(format!("cannot write the script: {error}")))?;
-    Outcome::new(
-        &json!({ "shell": args.shell.to_string(), "script": script }),
-        script,
-    )
+    Outcome::new(&json!({ "shell": args.shell.to_string(), "script": script }), script)
 }

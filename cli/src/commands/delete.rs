@@ -19,16 +19,8 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
     if !context.yes() {
         let (found, _etag) = client.app(app).await?;
         let versions = format::counted(found.versions, "version");
-        if !context
-            .ui
-            .confirm(&format!("delete {app} with its {versions}?"))
-            .await?
-        {
-            return Err(CliError::new(
-                Exit::Failed,
-                "declined",
-                format!("`{app}` was kept"),
-            ));
+        if !context.ui.confirm(&format!("delete {app} with its {versions}?")).await? {
+            return Err(CliError::new(Exit::Failed, "declined", format!("`{app}` was kept")));
         }
     }
     client.delete(app).await?;

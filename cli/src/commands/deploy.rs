@@ -20,14 +20,7 @@ use std::{
 pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome> {
     let ui = &context.ui;
     let client = context.client()?;
-    let args::Deploy {
-        file,
-        name,
-        function,
-        message,
-        no_activate,
-        skip_build,
-    } = args;
+    let args::Deploy { file, name, function, message, no_activate, skip_build } = args;
     let (app, file, function) = match file {
         Some(file) => (name.map_or_else(|| app_of(&file), Ok)?, file, function),
         None => {
@@ -45,29 +38,16 @@ pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome
     if let Some(error) = local.unknown_kind(&shown) {
         return Err(error);
     }
-    let options = DeployOptions {
-        function,
-        message,
-        no_activate,
-    };
-    let deployed = upload(ui, &client, &app, &options, local)
-        .await
-        .map_err(|error| explain(error, &shown))?;
-    let url = if deployed.active {
-        &deployed.url
-    } else {
-        &deployed.preview_url
-    };
+    let options = DeployOptions { function, message, no_activate };
+    let deployed =
+        upload(ui, &client, &app, &options, local).await.map_err(|error| explain(error, &shown))?;
+    let url = if deployed.active { &deployed.url } else { &deployed.preview_url };
     Outcome::new(&deployed, format!("{url}\n"))
 }
 
 /// The app that a single file becomes: its stem, underscores as hyphens.
 fn app_of(file: &Path) -> Result<AppName> {
-    let stem = file
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .replace('_', "-");
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
     stem.parse().map_err(|error| {
         let message = format!("`{stem}` cannot name an app: {error}");
         CliError::new(Exit::Usage, "invalid_name", message).hint("name it: --name APP")
@@ -96,20 +76,12 @@ pub(super) async fn upload(
     options: &DeployOptions,
     local: LocalArtifact,
 ) -> Result<Deployed> {
-    let mut step = Some(ui.step(
-        "upload",
-        &format!("{app} {}", format::size(local.artifact.size)),
-    ));
+    let mut step = Some(ui.step("upload", &format!("{app} {}", format::size(local.artifact.size))));
     let mut deploying = client.deploy(app, options, local.bytes).await?;
     let mut last = Instant::now();
     loop {
         match deploying.next().await? {
-            DeployEvent::Received {
-                size,
-                new,
-                duration_ms,
-                ..
-            } => {
+            DeployEvent::Received { size, new, duration_ms, .. } => {
                 let known = if new { "new" } else { "already there" };
                 let text = format!("{app} {} ({known})", format::size(size));
                 if let Some(step) = step.take() {
@@ -119,17 +91,10 @@ pub(super) async fn upload(
             DeployEvent::Compiling { .. } => {
                 step.get_or_insert_with(|| ui.step("compile", app.as_str()));
             }
-            DeployEvent::Compiled {
-                cached,
-                duration_ms,
-                ..
-            } => {
+            DeployEvent::Compiled { cached, duration_ms, .. } => {
                 let known = if cached { " (already there)" } else { "" };
-                let step = step
-                    .take()
-                    .unwrap_or_else(|| ui.step("compile", app.as_str()));
-                step.says(format!("{app}{known}"))
-                    .done_in(Duration::from_millis(duration_ms));
+                let step = step.take().unwrap_or_else(|| ui.step("compile", app.as_str()));
+                step.says(format!("{app}{known}")).done_in(Duration::from_millis(duration_ms));
             }
             DeployEvent::Done(deployed) => {
                 let (verb, text) = match deployed.active {
@@ -140,9 +105,7 @@ pub(super) async fn upload(
                 return Ok(deployed);
             }
             DeployEvent::Failed(_) => {
-                return Err(CliError::failed(
-                    "the deploy failed, and the server did not say why",
-                ));
+                return Err(CliError::failed("the deploy failed, and the server did not say why"));
             }
         }
         last = Instant::now();
@@ -172,8 +135,5 @@ pub(super) fn explain(mut error: CliError, file: &Path) -> CliError {
     let mut hints: Vec<&str> = imports.iter().map(|import| import.hint.as_str()).collect();
     hints.dedup();
     let hint = error.hint.take().unwrap_or_else(|| hints.join("; "));
-    error.hint(format!(
-        "{hint}; `faas inspect {}` lists all of them",
-        file.display()
-    ))
+    error.hint(format!("{hint}; `faas inspect {}` lists all of them", file.display()))
 }

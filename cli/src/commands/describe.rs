@@ -20,18 +20,9 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
         title = "";
     }
     text.push_str(&format!("  live      {}\n", live(&app.traffic)));
-    text.push_str(&format!(
-        "  versions  {}\n",
-        format::count(app.versions as u64)
-    ));
-    text.push_str(&format!(
-        "  created   {}\n",
-        format::ago(app.created_at, now)
-    ));
-    text.push_str(&format!(
-        "  updated   {}\n",
-        format::ago(app.updated_at, now)
-    ));
+    text.push_str(&format!("  versions  {}\n", format::count(app.versions as u64)));
+    text.push_str(&format!("  created   {}\n", format::ago(app.created_at, now)));
+    text.push_str(&format!("  updated   {}\n", format::ago(app.updated_at, now)));
     if !app.functions.is_empty() {
         let mut table = Table::new(["FUNCTION", "ROUTE", "KIND", "SIZE", "DIGEST"]);
         for function in &app.functions {

@@ -37,10 +37,7 @@ pub(crate) fn run(context: &Context, args: &args::Dev) -> Result<Outcome> {
         Some(dir) => Project::load(dir)?,
         None => Project::find(Path::new("."))?,
     };
-    let runtime = Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(no_runtime)?;
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(no_runtime)?;
     let result = runtime.block_on(Box::pin(dev(&context.ui, project, args)));
     runtime.shutdown_background();
     result
@@ -64,10 +61,7 @@ async fn dev(ui: &Ui, project: Project, args: &args::Dev) -> Result<Outcome> {
             return std::future::pending().await;
         };
         if args.listen.is_none() && listen != USUAL_ADDRESS {
-            ui.notice(&format!(
-                "{USUAL_ADDRESS} is taken; using {}",
-                ready.ingress
-            ));
+            ui.notice(&format!("{USUAL_ADDRESS} is taken; using {}", ready.ingress));
         }
         let session = Session::new(ui, project, &ready)?;
         tokio::select! {
@@ -104,10 +98,7 @@ fn choose_address(wanted: Option<SocketAddr>) -> Result<SocketAddr> {
 }
 
 fn config(ui: &Ui, project: &Project, listen: SocketAddr) -> Config {
-    let mut config = Config {
-        data_dir: project.dir.join(DATA_DIR),
-        ..Config::default()
-    };
+    let mut config = Config { data_dir: project.dir.join(DATA_DIR), ..Config::default() };
     config.ingress.listen = listen;
     config.ingress.drain_timeout_s = 5;
     config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -135,21 +126,11 @@ impl<'a> Session<'a> {
             let _ = std::fs::write(ignore, "*\n");
         }
         let server = client::parse_server(&format!("http://{}", ready.admin))?;
-        let client = Client::new(
-            server,
-            read_token(&ready.token_file),
-            Some(ready.token_file.clone()),
-        )?;
+        let client =
+            Client::new(server, read_token(&ready.token_file), Some(ready.token_file.clone()))?;
         let silent = Ui::new("dev", ui.is_json(), Loudness::Quiet);
         let app = latest::Sender::new(None);
-        Ok(Self {
-            ui,
-            silent,
-            client,
-            project,
-            live: None,
-            app,
-        })
+        Ok(Self { ui, silent, client, project, live: None, app })
     }
 
     async fn run(self, once: bool) -> Result<()> {
@@ -209,8 +190,7 @@ impl<'a> Session<'a> {
     async fn again(&mut self, changed: &[PathBuf]) -> Result<()> {
         let started = Instant::now();
         if self.ui.is_json() {
-            self.ui
-                .json_line(&json!({ "event": "changed", "paths": changed }))?;
+            self.ui.json_line(&json!({ "event": "changed", "paths": changed }))?;
         }
         if changed.iter().any(|path| path.ends_with(MANIFEST)) {
             build::prepare(self.ui, &self.project).await?;
@@ -220,14 +200,10 @@ impl<'a> Session<'a> {
             [one] => self.relative(one).display().to_string(),
             more => format!("{} files", more.len()),
         };
-        let built = format!(
-            "changed {shown} → built {}",
-            format::duration(started.elapsed())
-        );
+        let built = format!("changed {shown} → built {}", format::duration(started.elapsed()));
         let local = self.read()?;
         if let Some(live) = self.live.as_ref().filter(|live| self.is_same(live, &local)) {
-            self.ui
-                .notice(&format!("{built} → the same, {} stays live", live.version));
+            self.ui.notice(&format!("{built} → the same, {} stays live", live.version));
             return match self.ui.is_json() {
                 true => self.ui.json_line(&event("unchanged", json!(live))),
                 false => Ok(()),
@@ -236,8 +212,7 @@ impl<'a> Session<'a> {
         let started = Instant::now();
         let deployed = self.upload(&self.silent, local).await?;
         let took = format::duration(started.elapsed());
-        self.ui
-            .notice(&format!("{built} → {} live {took}", deployed.version));
+        self.ui.notice(&format!("{built} → {} live {took}", deployed.version));
         self.went_live(deployed)
     }
 
@@ -260,10 +235,7 @@ impl<'a> Session<'a> {
 
     async fn upload(&self, ui: &Ui, local: LocalArtifact) -> Result<Deployed> {
         let function = Some(self.project.function.clone());
-        let options = DeployOptions {
-            function,
-            ..DeployOptions::default()
-        };
+        let options = DeployOptions { function, ..DeployOptions::default() };
         deploy::upload(ui, &self.client, &self.project.app, &options, local)
             .await
             .map_err(|error| deploy::explain(error, &deploy::shorten(&self.project.source)))
@@ -271,10 +243,7 @@ impl<'a> Session<'a> {
 
     fn went_live(&mut self, deployed: Deployed) -> Result<()> {
         self.app.send_replace(Some(deployed.app.clone()));
-        let known = self
-            .live
-            .as_ref()
-            .is_some_and(|live| live.url == deployed.url);
+        let known = self.live.as_ref().is_some_and(|live| live.url == deployed.url);
         if self.ui.is_json() {
             self.ui.json_line(&event("deployed", json!(deployed)))?;
         } else if !known {
@@ -302,9 +271,7 @@ impl<'a> Session<'a> {
     /// A failure that the next change may mend.
     fn complain(&self, error: &CliError) -> Result<()> {
         if self.ui.is_json() {
-            return self
-                .ui
-                .json_line(&json!({ "event": "failed", "error": error.to_json() }));
+            return self.ui.json_line(&json!({ "event": "failed", "error": error.to_json() }));
         }
         self.ui.error(error);
         match &self.live {
@@ -359,16 +326,7 @@ async fn open<'a>(
     {
         return Some((open, stream));
     }
-    match client
-        .logs(
-            &app,
-            &LogQuery {
-                follow: true,
-                ..LogQuery::default()
-            },
-        )
-        .await
-    {
+    match client.logs(&app, &LogQuery { follow: true, ..LogQuery::default() }).await {
         Ok(stream) => Some((app, stream)),
         Err(error) => {
             ui.notice(&format!("the log of `{app}` cannot be followed: {error}"));

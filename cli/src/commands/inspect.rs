@@ -27,11 +27,7 @@ fn describe(file: &str, artifact: &Artifact) -> String {
 
 fn list(text: &mut String, title: &str, names: &[String]) {
     let mut title = title;
-    for name in names
-        .iter()
-        .map(String::as_str)
-        .chain(names.is_empty().then_some("none"))
-    {
+    for name in names.iter().map(String::as_str).chain(names.is_empty().then_some("none")) {
         text.push_str(&format!("  {title:<7}  {}\n", format::printable(name)));
         title = "";
     }

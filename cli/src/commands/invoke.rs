@@ -49,17 +49,9 @@ fn split_target(target: &str) -> Result<(AppName, String)> {
         None => (target, "/"),
     };
     let app = app.parse().map_err(|error| {
-        CliError::new(
-            Exit::Usage,
-            "invalid_name",
-            format!("`{app}` cannot name an app: {error}"),
-        )
+        CliError::new(Exit::Usage, "invalid_name", format!("`{app}` cannot name an app: {error}"))
     })?;
-    let path = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
-    };
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     Ok((app, path))
 }
 
@@ -94,10 +86,7 @@ fn body(data: &str) -> Result<Vec<u8>> {
         None => return Ok(data.as_bytes().to_vec()),
         Some("-") => {
             let mut bytes = Vec::new();
-            std::io::stdin()
-                .lock()
-                .read_to_end(&mut bytes)
-                .map(|_length| bytes)
+            std::io::stdin().lock().read_to_end(&mut bytes).map(|_length| bytes)
         }
         Some(file) => std::fs::read(file),
     };
@@ -109,9 +98,7 @@ fn body(data: &str) -> Result<Vec<u8>> {
 
 fn address(app: &str, path: &str) -> Result<Url> {
     Url::parse(&format!("{}{path}", app.trim_end_matches('/'))).map_err(|error| {
-        CliError::failed(format!(
-            "the server gave no usable address, `{app}`: {error}"
-        ))
+        CliError::failed(format!("the server gave no usable address, `{app}`: {error}"))
     })
 }
 
@@ -126,12 +113,7 @@ fn failure(app: &AppName, response: &Response) -> Option<CliError> {
     if status.is_success() || status.is_redirection() || status.is_informational() {
         return None;
     }
-    let header = |name: &str| {
-        response
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let code = header("x-faas-error");
     let error = CliError::new(
         Exit::Failed,
@@ -151,15 +133,9 @@ async fn collect(url: &Url, response: Response, failure: Option<CliError>) -> Re
     let status = response.status().as_u16();
     let mut headers: Vec<Value> = Vec::new();
     for (name, value) in response.headers() {
-        headers.push(json!([
-            name.as_str(),
-            String::from_utf8_lossy(value.as_bytes())
-        ]));
+        headers.push(json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
     }
-    let body = response
-        .bytes()
-        .await
-        .map_err(|error| broken(url, &error))?;
+    let body = response.bytes().await.map_err(|error| broken(url, &error))?;
     let (key, body) = match std::str::from_utf8(&body) {
         Ok(text) => ("body", text.to_owned()),
         Err(_) => ("body_base64", BASE64_STANDARD.encode(&body)),
@@ -176,11 +152,7 @@ async fn show(
 ) -> Result<Outcome> {
     let url = response.url().clone();
     let took = format::duration(started.elapsed());
-    ui.head(&format!(
-        "{:?} {}   {took}",
-        response.version(),
-        response.status()
-    ));
+    ui.head(&format!("{:?} {}   {took}", response.version(), response.status()));
     if args.include {
         for (name, value) in response.headers() {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -188,11 +160,7 @@ async fn show(
         }
         ui.head("");
     }
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| broken(&url, &error))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&url, &error))? {
         ui.bytes(&chunk)?;
     }
     Ok(Outcome::streamed().failure(failure))

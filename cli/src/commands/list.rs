@@ -12,9 +12,7 @@ use jiff::Timestamp;
 pub(crate) async fn run(context: &Context) -> Result<Outcome> {
     let list = context.client()?.apps().await?;
     if list.apps.is_empty() {
-        context
-            .ui
-            .notice("no apps yet; `faas new hello` starts one");
+        context.ui.notice("no apps yet; `faas new hello` starts one");
         return Outcome::new(&list, "");
     }
     let now = Timestamp::now();

@@ -15,20 +15,9 @@ pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> 
     if let Some(since) = &args.since {
         check_since(since)?;
     }
-    let args::Logs {
-        app,
-        follow,
-        since,
-        limit,
-        request_id,
-    } = args;
+    let args::Logs { app, follow, since, limit, request_id } = args;
     let client = context.client()?;
-    let query = LogQuery {
-        follow,
-        since,
-        limit,
-        request_id,
-    };
+    let query = LogQuery { follow, since, limit, request_id };
     let stream = client.logs(&app, &query).await?;
     match (context.ui.is_json(), follow) {
         (true, true) => pass_on(&context.ui, stream).await,

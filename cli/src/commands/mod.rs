@@ -69,10 +69,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
 
 /// Runs a client's work until it ends or the user interrupts it.
 fn block_on(work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(no_runtime)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;
     let result = runtime.block_on(async {
         tokio::select! {
             biased;
@@ -99,9 +96,7 @@ fn misread(args: &[OsString], error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines
-        .next()
-        .unwrap_or("the command line was not understood");
+    let first = lines.next().unwrap_or("the command line was not understood");
     let message = first.strip_prefix("error: ").unwrap_or(first);
     let tip = lines.find_map(|line| line.strip_prefix("tip: "));
     let usage = CliError::usage(message).hint(tip.unwrap_or("see `faas --help`"));
@@ -117,33 +112,20 @@ fn wants_json(args: &[OsString]) -> bool {
     });
     let joined = || {
         let form = |word: &&str| {
-            word.strip_prefix("--output=")
-                .or_else(|| word.strip_prefix("-o"))
-                .map(str::to_owned)
+            word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")).map(str::to_owned)
         };
-        words
-            .iter()
-            .rev()
-            .find_map(form)
-            .filter(|form| !form.is_empty())
+        words.iter().rev().find_map(form).filter(|form| !form.is_empty())
     };
     let form = alone.map(str::to_owned).or_else(joined);
-    form.or_else(|| std::env::var("FAAS_OUTPUT").ok())
-        .as_deref()
-        == Some("json")
+    form.or_else(|| std::env::var("FAAS_OUTPUT").ok()).as_deref() == Some("json")
 }
 
 /// The verb on a command line that does not parse as a whole.
 fn verb_of(args: &[OsString]) -> String {
     let cli = Cli::command();
-    let verb = args
-        .iter()
-        .skip(1)
-        .filter_map(|word| word.to_str())
-        .find_map(|word| {
-            // Finds a verb by its alias too.
-            cli.find_subcommand(word)
-                .map(|verb| verb.get_name().to_owned())
-        });
+    let verb = args.iter().skip(1).filter_map(|word| word.to_str()).find_map(|word| {
+        // Finds a verb by its alias too.
+        cli.find_subcommand(word).map(|verb| verb.get_name().to_owned())
+    });
     verb.unwrap_or_else(|| "faas".to_owned())
 }

@@ -33,18 +33,9 @@ const C: &[File] = template!("c": "faas.toml" "main.c" "build.sh" "README.md" "g
 
 /// The interfaces that `wit/world.wit` names, the same for every language that needs them.
 const WIT: &[File] = &[
-    (
-        "wit/deps/clocks.wit",
-        include_str!("../../templates/wit/clocks.wit"),
-    ),
-    (
-        "wit/deps/http.wit",
-        include_str!("../../templates/wit/http.wit"),
-    ),
-    (
-        "wit/deps/io.wit",
-        include_str!("../../templates/wit/io.wit"),
-    ),
+    ("wit/deps/clocks.wit", include_str!("../../templates/wit/clocks.wit")),
+    ("wit/deps/http.wit", include_str!("../../templates/wit/http.wit")),
+    ("wit/deps/io.wit", include_str!("../../templates/wit/io.wit")),
 ];
 
 pub(crate) fn run(context: &Context, args: &args::New) -> Result<Outcome> {
@@ -64,9 +55,7 @@ pub(crate) fn run(context: &Context, args: &args::New) -> Result<Outcome> {
         written.push(path);
     }
     let folder = dir.display();
-    context.ui.notice(&format!(
-        "created {folder}/  (faas.toml, {shown}, README.md)"
-    ));
+    context.ui.notice(&format!("created {folder}/  (faas.toml, {shown}, README.md)"));
     context.ui.notice(&format!("next: cd {folder} && faas dev"));
     Outcome::new(&json!({ "app": name, "path": dir, "files": written }), "")
 }
@@ -74,11 +63,7 @@ pub(crate) fn run(context: &Context, args: &args::New) -> Result<Outcome> {
 fn app_name(dir: &Path) -> Result<AppName> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     name.parse().map_err(|error| {
-        CliError::new(
-            Exit::Usage,
-            "invalid_name",
-            format!("`{name}` cannot name an app: {error}"),
-        )
+        CliError::new(Exit::Usage, "invalid_name", format!("`{name}` cannot name an app: {error}"))
     })
 }
 
@@ -112,11 +97,7 @@ fn fill(text: &str, name: &AppName) -> String {
 /// The SDK as a dependency: by path while this binary's own sources are here, else by version.
 fn sdk() -> String {
     let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk"));
-    match sources
-        .join("Cargo.toml")
-        .is_file()
-        .then(|| sources.canonicalize())
-    {
+    match sources.join("Cargo.toml").is_file().then(|| sources.canonicalize()) {
         Some(Ok(path)) => format!("{{ path = {:?} }}", path.display().to_string()),
         _ => "\"0.1\"".to_owned(),
     }
@@ -127,12 +108,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
         Some(folder) => std::fs::create_dir_all(folder),
         None => Ok(()),
     };
-    made.and_then(|()| std::fs::write(path, text))
-        .map_err(|error| {
-            CliError::failed(format!(
-                "cannot write `{}`: {}",
-                path.display(),
-                io_text(&error)
-            ))
-        })
+    made.and_then(|()| std::fs::write(path, text)).map_err(|error| {
+        CliError::failed(format!("cannot write `{}`: {}", path.display(), io_text(&error)))
+    })
 }

@@ -20,25 +20,20 @@ pub(crate) async fn run(context: &Context, args: &args::Rollback) -> Result<Outc
     let url = app.urls.into_iter().next().unwrap_or_default();
     let traffic = Traffic::all_to(version);
     if app.traffic == traffic {
-        let unchanged = TrafficChanged {
-            app: args.app.clone(),
-            previous: traffic.clone(),
-            traffic,
-            url,
-        };
+        let unchanged =
+            TrafficChanged { app: args.app.clone(), previous: traffic.clone(), traffic, url };
         return Outcome::new(&unchanged, format!("{version} live already\n"));
     }
     let started = Instant::now();
-    let changed = client
-        .set_traffic(&args.app, &traffic, etag.as_deref())
-        .await
-        .map_err(|error| match error.exit {
+    let changed = client.set_traffic(&args.app, &traffic, etag.as_deref()).await.map_err(
+        |error| match error.exit {
             Exit::Conflict if error.hint.is_none() => error.hint(format!(
                 "it changed in between; look at `faas versions {}`, then try again",
                 args.app
             )),
             _ => error,
-        })?;
+        },
+    )?;
     let took = format::duration(started.elapsed());
     let was = live(&changed.previous);
     let text = format!("{version} live (was {was}), {took}, nothing recompiled\n");
@@ -61,10 +56,6 @@ fn choose(app: &App, kept: &VersionList, wanted: Option<VersionId>) -> Result<Ve
         return Err(not_found(format!("no version of `{}` is live", app.name)));
     };
     let older = versions.filter(|version| *version < newest_live).max();
-    older.ok_or_else(|| {
-        not_found(format!(
-            "`{}` has no version older than {newest_live}",
-            app.name
-        ))
-    })
+    older
+        .ok_or_else(|| not_found(format!("`{}` has no version older than {newest_live}", app.name)))
 }

@@ -27,10 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(context: &Context, args: args::Serve) -> Result<Outcome> {
     let config = config(args)?;
-    let runtime = Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(no_runtime)?;
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(no_runtime)?;
     let result = runtime.block_on(Box::pin(serve(&context.ui, config)));
     runtime.shutdown_background();
     result

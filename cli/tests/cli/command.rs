@@ -2,14 +2,20 @@
 
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Lines, Write},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 use tempfile::TempDir;
 
 /// A component-free artifact that the host can call: `_start`, as CGI.
 pub(crate) const CGI_WAT: &str = r#"(module (func (export "_start")))"#;
+
+/// How long something that must come may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A user: a home, a working folder, perhaps a server.
 pub(crate) struct Faas {
@@ -29,17 +35,12 @@ impl Faas {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
-        Self {
-            folder,
-            env: Vec::new(),
-        }
+        Self { folder, env: Vec::new() }
     }
 
     /// A user of this server, with a token.
     pub(crate) fn with_server(server: &str) -> Self {
-        Self::new()
-            .env("FAAS_SERVER", server)
-            .env("FAAS_TOKEN", "secret")
+        Self::new().env("FAAS_SERVER", server).env("FAAS_TOKEN", "secret")
     }
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
@@ -80,9 +81,7 @@ impl Faas {
 
     /// Runs a command whose standard error goes to the test's own.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut child = self.command(args).stderr(Stdio::inherit()).spawn().unwrap();
-        let shown = BufReader::new(child.stdout.take().unwrap()).lines();
-        Running { child, shown }
+        Running::new(self.command(args).stderr(Stdio::inherit()).spawn().unwrap())
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -105,29 +104,45 @@ impl Faas {
 /// A `faas` that runs until it is told to stop.
 pub(crate) struct Running {
     child: Child,
-    shown: Lines<BufReader<ChildStdout>>,
+    shown: mpsc::Receiver<String>,
 }
 
 impl Running {
+    fn new(mut child: Child) -> Self {
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (show, shown) = mpsc::channel();
+        // A thread of its own, so that a test can stop waiting.
+        thread::spawn(move || {
+            let lines = stdout.lines().map_while(Result::ok);
+            lines.map(|line| show.send(line)).all(|sent| sent.is_ok())
+        });
+        Self { child, shown }
+    }
+
     /// The next line on standard output.
     #[track_caller]
     pub(crate) fn line(&mut self) -> String {
-        self.shown.next().expect("no more lines").unwrap()
+        self.shown.recv_timeout(PATIENCE).expect("no more lines")
     }
 
     /// Sends a signal, named as `kill` names it.
     #[cfg(feature = "serve")]
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let kill = Command::new("sh")
-            .args(["-c", "kill -s $0 $1", name, &pid])
-            .status();
+        let kill = Command::new("sh").args(["-c", "kill -s $0 $1", name, &pid]).status();
         assert!(kill.unwrap().success());
     }
 
     /// Waits for the end: the exit code, and what else was on standard output.
     pub(crate) fn end(mut self) -> (i32, Vec<String>) {
-        let rest = self.shown.by_ref().map(Result::unwrap).collect();
+        let mut rest = Vec::new();
+        loop {
+            match self.shown.recv_timeout(PATIENCE) {
+                Ok(line) => rest.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(timeout) => panic!("it does not end ({timeout}): {rest:?}"),
+            }
+        }
         (self.child.wait().unwrap().code().unwrap(), rest)
     }
 }

@@ -31,19 +31,10 @@ fn events(last: DeployEvent) -> Vec<DeployEvent> {
         elapsed_ms,
     };
     vec![
-        DeployEvent::Received {
-            size: 86_016,
-            digest: Digest::of(b""),
-            new: true,
-            duration_ms: 12,
-        },
+        DeployEvent::Received { size: 86_016, digest: Digest::of(b""), new: true, duration_ms: 12 },
         compiling(0),
         compiling(1000),
-        DeployEvent::Compiled {
-            function: function.clone(),
-            cached: false,
-            duration_ms: 112,
-        },
+        DeployEvent::Compiled { function: function.clone(), cached: false, duration_ms: 112 },
         last,
     ]
 }
@@ -80,14 +71,8 @@ fn every_step_when_asked() {
     let [upload, compile, live] = lines.as_slice() else {
         panic!("{output:?}");
     };
-    assert_eq!(
-        *upload,
-        "   upload   my-fn 84 KiB (new)                               12 ms"
-    );
-    assert_eq!(
-        *compile,
-        "   compile  my-fn                                            0.11 s"
-    );
+    assert_eq!(*upload, "   upload   my-fn 84 KiB (new)                               12 ms");
+    assert_eq!(*compile, "   compile  my-fn                                            0.11 s");
     assert!(live.starts_with("   live     v3  "), "{live}");
     assert_eq!(output.stdout, "http://127.0.0.1:8080/my-fn/\n");
 }
@@ -96,15 +81,7 @@ fn every_step_when_asked() {
 fn options_reach_the_server() {
     let server = server();
     let faas = Faas::with_server(&server.url()).file("x.wat", CGI_WAT);
-    let args = [
-        "deploy",
-        "x.wat",
-        "--name",
-        "my-fn",
-        "--function",
-        "api",
-        "--no-activate",
-    ];
+    let args = ["deploy", "x.wat", "--name", "my-fn", "--function", "api", "--no-activate"];
     let output = faas.run(&[&args[..], &["-m", "a & b"]].concat()).exits(0);
     assert_eq!(output.stdout, "http://127.0.0.1:8080/my-fn@v3/\n");
     assert_eq!(
@@ -117,36 +94,25 @@ fn options_reach_the_server() {
 fn a_project_by_its_manifest() {
     let server = server();
     let manifest = "app.name = 'my-fn'\nfunctions.api.source = 'x.wat'\n";
-    let faas = Faas::with_server(&server.url())
-        .file("faas.toml", manifest)
-        .file("x.wat", CGI_WAT);
+    let faas = Faas::with_server(&server.url()).file("faas.toml", manifest).file("x.wat", CGI_WAT);
     let document = faas.run(&["deploy", "-o", "json"]).exits(0).json();
     assert_eq!(server.asked(), ["POST /v1/apps/my-fn/deploy?function=api"]);
     assert_eq!(document["ok"], json!(true));
     assert_eq!(document["command"], json!("deploy"));
     assert_eq!(document["data"]["version"], json!("v3"));
-    assert_eq!(
-        document["data"]["url"],
-        json!("http://127.0.0.1:8080/my-fn/")
-    );
+    assert_eq!(document["data"]["url"], json!("http://127.0.0.1:8080/my-fn/"));
     assert_eq!(document["warnings"], json!([]));
 }
 
 fn unknown_import() -> ErrorBody {
     let problem = |import: &str, offered: &[&str]| ImportProblem {
         import: import.to_owned(),
-        offered: offered
-            .iter()
-            .map(|version| (*version).to_owned())
-            .collect(),
+        offered: offered.iter().map(|version| (*version).to_owned()).collect(),
         hint: "rebuild with the 0.2.0-draft2 WIT".to_owned(),
     };
     let mut body = ErrorBody::new(ErrorCode::UnknownImport);
     body.imports = vec![
-        problem(
-            "wasi:keyvalue/store@0.2.0-draft3",
-            &["0.2.0-draft", "0.2.0-draft2"],
-        ),
+        problem("wasi:keyvalue/store@0.2.0-draft3", &["0.2.0-draft", "0.2.0-draft2"]),
         problem("acme:x/y", &[]),
     ];
     body
@@ -169,10 +135,7 @@ fn unknown_imports_are_listed() {
                acme:x/y                          nothing like it\n\
              hint: rebuild with the 0.2.0-draft2 WIT; `faas inspect report.wat` lists all of them\n"
         );
-        let error = &faas
-            .run(&["deploy", "report.wat", "-o", "json"])
-            .exits(8)
-            .json()["error"];
+        let error = &faas.run(&["deploy", "report.wat", "-o", "json"]).exits(8).json()["error"];
         assert_eq!(error["code"], json!("unknown_import"));
         assert_eq!(error["imports"][1]["import"], json!("acme:x/y"));
     }
@@ -192,12 +155,7 @@ fn refusals() {
         let faas = Faas::with_server(&server.url()).file("x.wat", CGI_WAT);
         let output = faas.run(&["deploy", "x.wat"]).exits(exit);
         assert!(output.stderr.starts_with("error: "), "{output:?}");
-        assert!(
-            output
-                .stderr
-                .contains(&format!("({} {code})", code.status())),
-            "{output:?}"
-        );
+        assert!(output.stderr.contains(&format!("({} {code})", code.status())), "{output:?}");
         let server = Server::start(move |_request| {
             Reply::lines(&events(DeployEvent::Failed(ErrorBody::new(code))))
         });
@@ -225,10 +183,7 @@ fn a_newer_server_is_understood() {
     });
     let faas = Faas::with_server(&server.url()).file("x.wat", CGI_WAT);
     let output = faas.run(&["deploy", "x.wat"]).exits(5);
-    assert_eq!(
-        output.stderr,
-        "error: moon in the wrong phase        (409 moon_phase)\n"
-    );
+    assert_eq!(output.stderr, "error: moon in the wrong phase        (409 moon_phase)\n");
 }
 
 #[test]

@@ -46,17 +46,10 @@ fn project() -> Faas {
 const DEV: [&str; 4] = ["dev", "shop", "--listen", "127.0.0.1:0"];
 
 fn get(url: &str) -> String {
-    let (host, path) = url
-        .strip_prefix("http://")
-        .unwrap()
-        .split_once('/')
-        .unwrap();
+    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut connection = TcpStream::connect(host).unwrap();
-    write!(
-        connection,
-        "GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(connection, "GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
@@ -84,9 +77,7 @@ fn once_is_a_check() {
     write(&faas.dir().join("shop/src/answer"), "broken");
     let output = faas.run(&[&DEV[..], &["--once"]].concat()).exits(7);
     assert!(
-        output
-            .stderr
-            .contains("this is broken\nerror: `sh build.sh` ended with 1\n"),
+        output.stderr.contains("this is broken\nerror: `sh build.sh` ended with 1\n"),
         "{output:?}"
     );
 }
@@ -103,28 +94,17 @@ fn a_change_goes_live_and_a_mistake_does_not() {
     assert_eq!(event(&mut dev, "log")["source"], json!("request"));
 
     write(&source, "two!");
-    assert!(
-        event(&mut dev, "changed")["paths"][0]
-            .as_str()
-            .unwrap()
-            .ends_with("src/answer")
-    );
+    assert!(event(&mut dev, "changed")["paths"][0].as_str().unwrap().ends_with("src/answer"));
     assert_eq!(event(&mut dev, "deployed")["version"], json!("v2"));
     assert_eq!(get(&url), "two!");
 
     write(&source, "broken");
     event(&mut dev, "changed");
-    assert_eq!(
-        event(&mut dev, "failed")["error"]["code"],
-        json!("build_failed")
-    );
+    assert_eq!(event(&mut dev, "failed")["error"]["code"], json!("build_failed"));
     assert_eq!(get(&url), "two!");
 
     write(&faas.dir().join("shop/faas.toml"), "[ap]");
-    assert_eq!(
-        event(&mut dev, "failed")["error"]["code"],
-        json!("manifest")
-    );
+    assert_eq!(event(&mut dev, "failed")["error"]["code"], json!("manifest"));
     write(&faas.dir().join("shop/faas.toml"), MANIFEST);
     event(&mut dev, "changed");
     event(&mut dev, "failed");
@@ -140,8 +120,6 @@ fn a_change_goes_live_and_a_mistake_does_not() {
 fn a_taken_address_that_was_asked_for() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = project()
-        .run(&["dev", "shop", "--listen", &address])
-        .exits(5);
+    let output = project().run(&["dev", "shop", "--listen", &address]).exits(5);
     assert!(output.stderr.contains("cannot listen on"), "{output:?}");
 }

@@ -21,41 +21,21 @@ fn a_module_in_text_form() {
     assert!(digest.starts_with("  digest   sha256:"));
     assert_eq!(
         rest,
-        [
-            "  imports  wasi_snapshot_preview1.fd_write",
-            "  exports  _start",
-            "           memory"
-        ]
+        ["  imports  wasi_snapshot_preview1.fd_write", "  exports  _start", "           memory"]
     );
-    let document = faas
-        .run(&["inspect", "hello.wat", "-o", "json"])
-        .exits(0)
-        .json();
+    let document = faas.run(&["inspect", "hello.wat", "-o", "json"]).exits(0).json();
     assert_eq!(document["data"]["kind"], json!("cgi-0.1"));
-    assert_eq!(
-        document["data"]["imports"],
-        json!(["wasi_snapshot_preview1.fd_write"])
-    );
+    assert_eq!(document["data"]["imports"], json!(["wasi_snapshot_preview1.fd_write"]));
 }
 
 #[test]
 fn an_unknown_kind_is_shown_and_refused() {
     let faas = Faas::new().file("lib.wat", r#"(module (func (export "run\1b[2J")))"#);
     let output = faas.run(&["inspect", "lib.wat"]).exits(8);
-    assert!(
-        output.stdout.contains("  exports  run\\u{1b}[2J\n"),
-        "{output:?}"
-    );
-    assert!(
-        output
-            .stderr
-            .starts_with("error: `lib.wat` has nothing the host can call")
-    );
+    assert!(output.stdout.contains("  exports  run\\u{1b}[2J\n"), "{output:?}");
+    assert!(output.stderr.starts_with("error: `lib.wat` has nothing the host can call"));
     assert!(output.stderr.contains("\nhint: export wasi:http/"));
-    let document = faas
-        .run(&["inspect", "lib.wat", "-o", "json"])
-        .exits(8)
-        .json();
+    let document = faas.run(&["inspect", "lib.wat", "-o", "json"]).exits(8).json();
     assert_eq!(document["ok"], json!(false));
     assert_eq!(document["error"]["code"], json!("unknown_kind"));
     assert_eq!(document["data"]["imports"], json!([]));
@@ -77,17 +57,11 @@ fn what_is_no_artifact_exits_8() {
     let output = faas.run(&["inspect", "text.wasm"]).exits(8);
     assert!(output.stderr.contains("name the file .wat"), "{output:?}");
     let output = faas.run(&["inspect", "broken.wat"]).exits(8);
-    assert!(
-        output.stderr.lines().count() > 2,
-        "the place is shown: {output:?}"
-    );
+    assert!(output.stderr.lines().count() > 2, "the place is shown: {output:?}");
 }
 
 #[test]
 fn a_missing_file_is_a_wrong_command_line() {
     let output = Faas::new().run(&["inspect", "nothing.wasm"]).exits(2);
-    assert_eq!(
-        output.stderr,
-        "error: cannot read `nothing.wasm`: no such file or directory\n"
-    );
+    assert_eq!(output.stderr, "error: cannot read `nothing.wasm`: no such file or directory\n");
 }

@@ -33,25 +33,15 @@ fn the_body_and_nothing_else() {
     let faas = Faas::with_server(&server.url());
     let output = faas.run(&["invoke", "hello"]).exits(0);
     assert_eq!(output.stdout, "Hello!\n");
-    assert!(
-        output.stderr.starts_with("HTTP/1.1 200 OK   "),
-        "{output:?}"
-    );
+    assert!(output.stderr.starts_with("HTTP/1.1 200 OK   "), "{output:?}");
     assert!(!output.stderr.contains("x-a"));
     let output = faas.run(&["invoke", "hello", "-i"]).exits(0);
     assert!(output.stderr.contains("\nx-a: 1\n"), "{output:?}");
     assert_eq!(faas.run(&["invoke", "-q", "hello"]).exits(0).stderr, "");
     let requests = server.requests();
-    assert!(
-        requests
-            .iter()
-            .any(|request| request.line() == "GET /hello/")
-    );
+    assert!(requests.iter().any(|request| request.line() == "GET /hello/"));
     // The token is for the API, not for the app.
-    for request in requests
-        .iter()
-        .filter(|request| request.line() == "GET /hello/")
-    {
+    for request in requests.iter().filter(|request| request.line() == "GET /hello/") {
         assert_eq!(request.header("authorization"), None);
     }
     faas.run(&["invoke", "other"]).exits(4);
@@ -66,14 +56,9 @@ fn paths_methods_headers_and_bodies() {
     });
     let faas = Faas::with_server(&server.url()).file("body.json", "{}");
     let said = |args: &[&str]| {
-        faas.run_with_input(&[&["invoke"], args].concat(), "from stdin")
-            .exits(0)
-            .stdout
+        faas.run_with_input(&[&["invoke"], args].concat(), "from stdin").exits(0).stdout
     };
-    assert_eq!(
-        said(&["hello/greet?name=ada"]),
-        "GET /hello/greet?name=ada none "
-    );
+    assert_eq!(said(&["hello/greet?name=ada"]), "GET /hello/greet?name=ada none ");
     assert_eq!(said(&["hello?x=1"]), "GET /hello/?x=1 none ");
     assert_eq!(said(&["hello", "-d", "text"]), "POST /hello/ none text");
     assert_eq!(said(&["hello", "-d", "@-"]), "POST /hello/ none from stdin");
@@ -86,9 +71,7 @@ fn paths_methods_headers_and_bodies() {
 #[test]
 fn a_failing_function_exits_1() {
     let server = server(|_request| {
-        Reply::new(500, "{}")
-            .header("x-faas-error", "guest_trap")
-            .header("x-request-id", "01KB")
+        Reply::new(500, "{}").header("x-faas-error", "guest_trap").header("x-request-id", "01KB")
     });
     let faas = Faas::with_server(&server.url());
     let output = faas.run(&["invoke", "hello"]).exits(1);
@@ -118,11 +101,6 @@ fn json_keeps_bytes_that_are_no_text() {
 #[test]
 fn a_redirect_is_an_answer() {
     let server = server(|_request| Reply::new(302, "").header("location", "/elsewhere"));
-    let output = Faas::with_server(&server.url())
-        .run(&["invoke", "hello"])
-        .exits(0);
-    assert!(
-        output.stderr.starts_with("HTTP/1.1 302 Found"),
-        "{output:?}"
-    );
+    let output = Faas::with_server(&server.url()).run(&["invoke", "hello"]).exits(0);
+    assert!(output.stderr.starts_with("HTTP/1.1 302 Found"), "{output:?}");
 }

@@ -51,16 +51,7 @@ fn log() -> Vec<LogLine> {
 fn requests_with_what_they_wrote() {
     let server = Server::start(|_request| Reply::lines(&log()));
     let faas = Faas::with_server(&server.url());
-    let args = [
-        "logs",
-        "orders",
-        "--since",
-        "10m",
-        "--limit",
-        "5",
-        "--request-id",
-        "A",
-    ];
+    let args = ["logs", "orders", "--since", "10m", "--limit", "5", "--request-id", "A"];
     let output = faas.run(&args).exits(0);
     assert_eq!(
         output.stdout,
@@ -69,10 +60,7 @@ fn requests_with_what_they_wrote() {
          12:04:07.113 orders v7 B GET /43 → 200   3.1 ms · 0.9 ms CPU · 6.2 MiB\n  \
            stderr  other\n"
     );
-    assert_eq!(
-        server.asked(),
-        ["GET /v1/apps/orders/logs?since=10m&limit=5&request_id=A"]
-    );
+    assert_eq!(server.asked(), ["GET /v1/apps/orders/logs?since=10m&limit=5&request_id=A"]);
     let document = faas.run(&["logs", "orders", "-o", "json"]).exits(0).json();
     assert_eq!(document["data"]["lines"].as_array().unwrap().len(), 4);
     assert_eq!(document["data"]["lines"][2]["source"], json!("request"));

@@ -8,7 +8,8 @@ mod server;
 
 #[cfg(test)]
 mod deploy;
-#[cfg(all(test, feature = "serve"))]
+#[cfg(test)]
+#[cfg(feature = "serve")]
 mod dev;
 #[cfg(test)]
 mod inspect;
@@ -22,7 +23,8 @@ mod manage;
 mod new;
 #[cfg(test)]
 mod project;
-#[cfg(all(test, feature = "serve"))]
+#[cfg(test)]
+#[cfg(feature = "serve")]
 mod serve;
 #[cfg(test)]
 mod token;

@@ -21,9 +21,7 @@ fn shares(shares: &[(u32, u8)]) -> Traffic {
         version: version(*number),
         percent: *percent,
     };
-    Traffic {
-        shares: shares.iter().map(share).collect(),
-    }
+    Traffic { shares: shares.iter().map(share).collect() }
 }
 
 fn functions() -> Vec<Function> {
@@ -59,10 +57,7 @@ fn versions(traffic: &Traffic, numbers: &[u32]) -> VersionList {
         functions: functions(),
         preview_url: format!("http://127.0.0.1:8080/shop@v{number}/"),
     };
-    VersionList {
-        app: "shop".parse().unwrap(),
-        versions: numbers.iter().map(one).collect(),
-    }
+    VersionList { app: "shop".parse().unwrap(), versions: numbers.iter().map(one).collect() }
 }
 
 /// A server with one app.
@@ -93,11 +88,8 @@ fn list() {
         created_at: "2020-01-01T12:00:00Z".parse().unwrap(),
         updated_at: "2020-02-01T12:00:00Z".parse().unwrap(),
     };
-    let server = Server::start(move |_request| {
-        Reply::json(&AppList {
-            apps: vec![summary.clone()],
-        })
-    });
+    let server =
+        Server::start(move |_request| Reply::json(&AppList { apps: vec![summary.clone()] }));
     let faas = Faas::with_server(&server.url());
     let output = faas.run(&["list"]).exits(0);
     assert_eq!(
@@ -117,18 +109,13 @@ fn list_of_nothing() {
     let server = Server::start(|_request| Reply::json(&AppList { apps: Vec::new() }));
     let output = Faas::with_server(&server.url()).run(&["list"]).exits(0);
     assert_eq!(output.stdout, "");
-    assert_eq!(
-        output.stderr,
-        "   no apps yet; `faas new hello` starts one\n"
-    );
+    assert_eq!(output.stderr, "   no apps yet; `faas new hello` starts one\n");
 }
 
 #[test]
 fn describe() {
     let server = server(shares(&[(9, 100)]), &[9]);
-    let output = Faas::with_server(&server.url())
-        .run(&["describe", "shop"])
-        .exits(0);
+    let output = Faas::with_server(&server.url()).run(&["describe", "shop"]).exits(0);
     assert_eq!(
         output.stdout,
         "shop\n  \
@@ -147,9 +134,7 @@ fn describe() {
 #[test]
 fn version_table() {
     let server = server(shares(&[(9, 100)]), &[9, 8]);
-    let output = Faas::with_server(&server.url())
-        .run(&["versions", "shop"])
-        .exits(0);
+    let output = Faas::with_server(&server.url()).run(&["versions", "shop"]).exits(0);
     assert_eq!(
         output.stdout,
         "  VERSION  LIVE   CREATED     BY  MESSAGE               SIZE\n  \
@@ -163,37 +148,23 @@ fn rollback_to_the_newest_older_version() {
     let server = server(shares(&[(10, 100)]), &[11, 10, 8, 7]);
     let faas = Faas::with_server(&server.url());
     let output = faas.run(&["rollback", "shop"]).exits(0);
-    assert!(
-        output.stdout.starts_with("v8 live (was v10), "),
-        "{output:?}"
-    );
-    assert!(
-        output.stdout.ends_with(", nothing recompiled\n"),
-        "{output:?}"
-    );
+    assert!(output.stdout.starts_with("v8 live (was v10), "), "{output:?}");
+    assert!(output.stdout.ends_with(", nothing recompiled\n"), "{output:?}");
     let requests = server.requests();
     let change = requests.last().unwrap();
     assert_eq!(
         serde_json::from_slice::<Value>(&change.body).unwrap(),
         json!({ "shares": [{ "version": "v8", "percent": 100 }] })
     );
-    let data = &faas
-        .run(&["rollback", "shop", "v7", "-o", "json"])
-        .exits(0)
-        .json()["data"];
+    let data = &faas.run(&["rollback", "shop", "v7", "-o", "json"]).exits(0).json()["data"];
     assert_eq!(data["traffic"]["shares"][0]["version"], json!("v7"));
 }
 
 #[test]
 fn rollback_of_a_split_takes_the_newer_version_out() {
     let server = server(shares(&[(9, 95), (10, 5)]), &[10, 9, 8]);
-    let output = Faas::with_server(&server.url())
-        .run(&["rollback", "shop"])
-        .exits(0);
-    assert!(
-        output.stdout.starts_with("v9 live (was v9 95 % v10 5 %), "),
-        "{output:?}"
-    );
+    let output = Faas::with_server(&server.url()).run(&["rollback", "shop"]).exits(0);
+    assert!(output.stdout.starts_with("v9 live (was v9 95 % v10 5 %), "), "{output:?}");
 }
 
 #[test]
@@ -201,18 +172,13 @@ fn rollback_to_nowhere() {
     let first = server(shares(&[(1, 100)]), &[2, 1]);
     let faas = Faas::with_server(&first.url());
     let output = faas.run(&["rollback", "shop"]).exits(4);
-    assert!(
-        output.stderr.contains("no version older than v1"),
-        "{output:?}"
-    );
+    assert!(output.stderr.contains("no version older than v1"), "{output:?}");
     let output = faas.run(&["rollback", "shop", "v5"]).exits(4);
     assert!(output.stderr.contains("`shop` has no v5"), "{output:?}");
     let output = faas.run(&["rollback", "shop", "v1"]).exits(0);
     assert_eq!(output.stdout, "v1 live already\n");
     let stored = server(shares(&[]), &[1]);
-    Faas::with_server(&stored.url())
-        .run(&["rollback", "shop"])
-        .exits(4);
+    Faas::with_server(&stored.url()).run(&["rollback", "shop"]).exits(4);
     for server in [first, stored] {
         assert!(!server.asked().iter().any(|line| line.starts_with("PUT")));
     }
@@ -226,13 +192,8 @@ fn rollback_notices_a_change_in_between() {
         _ if request.target.ends_with("versions") => Reply::json(&versions(&traffic, &[2, 1])),
         _ => Reply::json(&app(traffic.clone())),
     });
-    let output = Faas::with_server(&server.url())
-        .run(&["rollback", "shop"])
-        .exits(5);
-    assert!(
-        output.stderr.contains("look at `faas versions shop`"),
-        "{output:?}"
-    );
+    let output = Faas::with_server(&server.url()).run(&["rollback", "shop"]).exits(5);
+    assert!(output.stderr.contains("look at `faas versions shop`"), "{output:?}");
 }
 
 #[test]
@@ -244,10 +205,7 @@ fn delete_needs_a_yes() {
     assert!(output.stderr.contains("needs a yes"), "{output:?}");
     assert_eq!(server.asked(), [""; 0]);
     let output = faas.run(&["rm", "shop", "-y"]).exits(0);
-    assert_eq!(
-        (output.stdout.as_str(), output.stderr.as_str()),
-        ("", "   deleted shop\n")
-    );
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", "   deleted shop\n"));
     assert_eq!(server.asked(), ["DELETE /v1/apps/shop"]);
     faas.run(&["rm", "other", "-y"]).exits(4);
 }

@@ -13,16 +13,8 @@ fn every_language() {
         let faas = Faas::new();
         let output = faas.run(&["new", "--lang", lang, "my-app"]).exits(0);
         assert_eq!(output.stdout, "");
-        assert!(
-            output
-                .stderr
-                .starts_with("   created my-app/  (faas.toml, "),
-            "{output:?}"
-        );
-        assert!(
-            output.stderr.ends_with("   next: cd my-app && faas dev\n"),
-            "{output:?}"
-        );
+        assert!(output.stderr.starts_with("   created my-app/  (faas.toml, "), "{output:?}");
+        assert!(output.stderr.ends_with("   next: cd my-app && faas dev\n"), "{output:?}");
         let project = faas.dir().join("my-app");
         assert!(project.join(".gitignore").is_file());
         for file in files(&project) {
@@ -31,9 +23,7 @@ fn every_language() {
             assert_ne!(file.extension().unwrap_or_default(), "tmpl");
         }
         // The manifest is one we can read: what is missing is only what the build would make.
-        let output = faas
-            .run(&["-C", "my-app", "deploy", "--skip-build"])
-            .exits(2);
+        let output = faas.run(&["-C", "my-app", "deploy", "--skip-build"]).exits(2);
         assert!(output.stderr.contains(".wasm`: no such file"), "{output:?}");
     }
 }
@@ -42,12 +32,7 @@ fn every_language() {
 #[test]
 fn templates_are_complete() {
     let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
-    for (lang, shared) in [
-        ("rust", false),
-        ("js", true),
-        ("python", true),
-        ("c", false),
-    ] {
+    for (lang, shared) in [("rust", false), ("js", true), ("python", true), ("c", false)] {
         let faas = Faas::new();
         faas.run(&["new", "--lang", lang, "my-app"]).exits(0);
         let mut expected = files(&templates.join(lang));
@@ -63,26 +48,14 @@ fn templates_are_complete() {
 #[test]
 fn rust_is_the_default_and_finds_the_sdk() {
     let faas = Faas::new();
-    let data = &faas
-        .run(&["new", "sub/my-app", "-o", "json"])
-        .exits(0)
-        .json()["data"];
+    let data = &faas.run(&["new", "sub/my-app", "-o", "json"]).exits(0).json()["data"];
     assert_eq!(data["app"], json!("my-app"));
     assert_eq!(data["path"], json!("sub/my-app"));
-    assert!(
-        data["files"]
-            .as_array()
-            .unwrap()
-            .contains(&json!(".gitignore"))
-    );
+    assert!(data["files"].as_array().unwrap().contains(&json!(".gitignore")));
     let read = |file: &str| std::fs::read_to_string(faas.dir().join("sub/my-app").join(file));
     assert!(read("faas.toml").unwrap().contains("release/my_app.wasm"));
     // This binary was built in the repository, so the SDK is the one beside it.
-    assert!(
-        read("Cargo.toml")
-            .unwrap()
-            .contains("faas-sdk = { path = \"/")
-    );
+    assert!(read("Cargo.toml").unwrap().contains("faas-sdk = { path = \"/"));
 }
 
 #[test]
@@ -90,10 +63,7 @@ fn nothing_is_overwritten() {
     let faas = Faas::new().file("taken/file", "mine");
     let output = faas.run(&["new", "taken"]).exits(5);
     assert!(output.stderr.contains("not empty"), "{output:?}");
-    assert_eq!(
-        files(&faas.dir().join("taken")),
-        BTreeSet::from([PathBuf::from("file")])
-    );
+    assert_eq!(files(&faas.dir().join("taken")), BTreeSet::from([PathBuf::from("file")]));
     std::fs::create_dir(faas.dir().join("empty")).unwrap();
     faas.run(&["new", "empty"]).exits(0);
 }
@@ -121,11 +91,7 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut rest = vec![folder.to_owned()];
     while let Some(path) = rest.pop() {
         if path.is_dir() {
-            rest.extend(
-                std::fs::read_dir(path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            rest.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         } else {
             files.insert(path.strip_prefix(folder).unwrap().to_owned());
         }

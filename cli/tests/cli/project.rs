@@ -23,15 +23,8 @@ fn user() -> Faas {
 #[test]
 fn without_a_manifest() {
     let output = Faas::new().run(&["deploy"]).exits(2);
-    assert!(
-        output.stderr.starts_with("error: no faas.toml in `"),
-        "{output:?}"
-    );
-    assert!(
-        output
-            .stderr
-            .contains("\nhint: `faas new NAME` starts a project")
-    );
+    assert!(output.stderr.starts_with("error: no faas.toml in `"), "{output:?}");
+    assert!(output.stderr.contains("\nhint: `faas new NAME` starts a project"));
 }
 
 #[test]
@@ -53,10 +46,7 @@ fn a_failing_build_exits_7_and_shows_why() {
     let faas = user().file("build.sh", "echo one; echo two >&2; exit 3");
     let output = faas.run(&["deploy"]).exits(7);
     assert_eq!(output.stdout, "");
-    assert_eq!(
-        output.stderr,
-        "one\ntwo\nerror: `sh build.sh` ended with 3\n"
-    );
+    assert_eq!(output.stderr, "one\ntwo\nerror: `sh build.sh` ended with 3\n");
     let output = faas.run(&["deploy", "-o", "json"]).exits(7);
     assert_eq!(output.json()["error"]["code"], json!("build_failed"));
     assert_eq!(output.stderr, "one\ntwo\n");
@@ -66,10 +56,7 @@ fn a_failing_build_exits_7_and_shows_why() {
 fn a_build_that_makes_something_else_exits_7() {
     let faas = user().file("build.sh", "true");
     let output = faas.run(&["deploy"]).exits(7);
-    assert!(
-        output.stderr.contains("made no `dist/shop.wat`"),
-        "{output:?}"
-    );
+    assert!(output.stderr.contains("made no `dist/shop.wat`"), "{output:?}");
 }
 
 #[test]
@@ -82,16 +69,8 @@ fn a_missing_tool_exits_7_and_is_named() {
     std::os::unix::fs::symlink("/bin/sh", path.join("sh")).unwrap();
     let faas = faas.env("PATH", path.to_str().unwrap());
     let output = faas.run(&["deploy"]).exits(7);
-    assert!(
-        output.stderr.contains("the build needs `componentize-py`"),
-        "{output:?}"
-    );
-    assert!(
-        output
-            .stderr
-            .contains("python3 -m pip install -r requirements.txt"),
-        "{output:?}"
-    );
+    assert!(output.stderr.contains("the build needs `componentize-py`"), "{output:?}");
+    assert!(output.stderr.contains("python3 -m pip install -r requirements.txt"), "{output:?}");
 }
 
 #[test]
@@ -106,10 +85,7 @@ fn the_build_runs_before_the_server_is_asked() {
 
 #[test]
 fn what_cannot_run_needs_no_server() {
-    let faas = user()
-        .file("a.wasm", "no")
-        .file("b.wat", "(module)")
-        .file("c.wasm", "\x7fELF");
+    let faas = user().file("a.wasm", "no").file("b.wat", "(module)").file("c.wasm", "\x7fELF");
     for file in ["a.wasm", "b.wat", "c.wasm"] {
         faas.run(&["deploy", file]).exits(8);
     }
@@ -120,11 +96,7 @@ fn a_file_names_its_app_or_is_told_to() {
     let faas = user().file("My Fn.wat", CGI_WAT).file("admin.wat", CGI_WAT);
     for file in ["My Fn.wat", "admin.wat"] {
         let output = faas.run(&["deploy", file]).exits(2);
-        assert!(
-            output.stderr.ends_with("hint: name it: --name APP\n"),
-            "{output:?}"
-        );
+        assert!(output.stderr.ends_with("hint: name it: --name APP\n"), "{output:?}");
     }
-    faas.run(&["deploy", "admin.wat", "--name", "shop"])
-        .exits(6);
+    faas.run(&["deploy", "admin.wat", "--name", "shop"]).exits(6);
 }

@@ -23,9 +23,7 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
-        headers
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        headers.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// `GET /v1/apps`
@@ -51,11 +49,7 @@ enum Body {
 
 impl Reply {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Body::Whole(body.into()),
-        }
+        Self { status, headers: Vec::new(), body: Body::Whole(body.into()) }
     }
 
     pub(crate) fn json(value: &impl Serialize) -> Self {
@@ -69,19 +63,11 @@ impl Reply {
 
     pub(crate) fn cut_lines<T: Serialize>(values: &[T]) -> Self {
         let body = Body::Cut(lines(values));
-        Self {
-            status: 200,
-            headers: Vec::new(),
-            body,
-        }
+        Self { status: 200, headers: Vec::new(), body }
     }
 
     pub(crate) fn pieces(pieces: mpsc::Receiver<String>) -> Self {
-        Self {
-            status: 200,
-            headers: Vec::new(),
-            body: Body::Pieces(pieces),
-        }
+        Self { status: 200, headers: Vec::new(), body: Body::Pieces(pieces) }
     }
 
     pub(crate) fn error(code: ErrorCode) -> Self {
@@ -163,10 +149,7 @@ fn read(connection: &TcpStream) -> Request {
     };
     let start = line();
     let mut words = start.split(' ').map(str::to_owned);
-    let (method, target) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut headers = Vec::new();
     loop {
         let header = line();
@@ -175,12 +158,7 @@ fn read(connection: &TcpStream) -> Request {
         };
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let mut request = Request {
-        method,
-        target,
-        headers,
-        body: Vec::new(),
-    };
+    let mut request = Request { method, target, headers, body: Vec::new() };
     let length = request.header("content-length").unwrap_or("0");
     request.body = vec![0; length.parse().unwrap()];
     reader.read_exact(&mut request.body).unwrap();
@@ -209,11 +187,7 @@ fn reply(mut connection: &TcpStream, reply: Reply) -> std::io::Result<()> {
             write!(connection, "0\r\n\r\n")
         }
         Body::Cut(bytes) => {
-            write!(
-                connection,
-                "{head}content-length: {}\r\n\r\n",
-                bytes.len() + 1
-            )?;
+            write!(connection, "{head}content-length: {}\r\n\r\n", bytes.len() + 1)?;
             connection.write_all(&bytes)
         }
     }

@@ -23,10 +23,7 @@ fn flag_before_environment_before_file() {
     let server = server();
     let faas = Faas::new().env("FAAS_SERVER", &server.url());
     assert_eq!(sent(&server, &faas, &["list"]), None);
-    write(
-        &faas.home().join(".local/share/faas/admin.token"),
-        "from-home\n",
-    );
+    write(&faas.home().join(".local/share/faas/admin.token"), "from-home\n");
     assert_eq!(sent(&server, &faas, &["list"]).unwrap(), "from-home");
 
     let xdg = faas.home().join("xdg");
@@ -49,10 +46,7 @@ fn flag_before_environment_before_file() {
 fn the_file_is_for_this_machine_only() {
     let server = server();
     let faas = Faas::new();
-    write(
-        &faas.home().join(".local/share/faas/admin.token"),
-        "from-home",
-    );
+    write(&faas.home().join(".local/share/faas/admin.token"), "from-home");
     let args = ["list", "--server", &server.other_url()];
     assert_eq!(sent(&server, &faas, &args), None);
     let args = ["list", "--server", &server.url()];

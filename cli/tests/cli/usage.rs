@@ -11,24 +11,13 @@ use serde_json::json;
 fn help_and_version_are_results() {
     let faas = Faas::new();
     let help = faas.run(&["--help"]).exits(0);
-    for verb in [
-        "serve",
-        "new",
-        "dev",
-        "deploy",
-        "invoke",
-        "rollback",
-        "completions",
-    ] {
+    for verb in ["serve", "new", "dev", "deploy", "invoke", "rollback", "completions"] {
         assert!(help.stdout.contains(verb), "{verb}");
     }
     assert!(!help.stdout.contains("compile-worker"));
     assert_eq!(help.stderr, "");
     let version = faas.run(&["--version"]).exits(0);
-    assert_eq!(
-        version.stdout,
-        concat!("faas ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(version.stdout, concat!("faas ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
@@ -110,9 +99,7 @@ fn the_servers_refusals_have_exit_codes() {
         (ErrorCode::ShuttingDown, 1),
     ] {
         let server = Server::start(move |_request| Reply::error(code));
-        let output = Faas::with_server(&server.url())
-            .run(&["list", "-o", "json"])
-            .exits(exit);
+        let output = Faas::with_server(&server.url()).run(&["list", "-o", "json"]).exits(exit);
         assert_eq!(output.json()["error"]["code"], json!(code.as_str()));
     }
 }
@@ -120,9 +107,8 @@ fn the_servers_refusals_have_exit_codes() {
 #[test]
 fn a_refusal_says_who_and_what() {
     let server = Server::start(|_request| {
-        let mut body = ErrorBody::new(ErrorCode::Internal)
-            .detail("The disk is gone.")
-            .hint("buy one");
+        let mut body =
+            ErrorBody::new(ErrorCode::Internal).detail("The disk is gone.").hint("buy one");
         body.request_id = Some("01KB3W".to_owned());
         Reply::problem(&body)
     });
@@ -131,10 +117,7 @@ fn a_refusal_says_who_and_what() {
         faas.run(&["describe", "hello"]).exits(1).stderr,
         "error: the disk is gone\nhint: buy one        (500 internal, request 01KB3W)\n"
     );
-    let error = &faas
-        .run(&["describe", "hello", "-o", "json"])
-        .exits(1)
-        .json()["error"];
+    let error = &faas.run(&["describe", "hello", "-o", "json"]).exits(1).json()["error"];
     assert_eq!(
         *error,
         json!({ "code": "internal", "message": "the disk is gone", "hint": "buy one",
@@ -160,10 +143,7 @@ fn completions_for_every_shell() {
         assert!(output.stdout.contains("rollback"), "{shell}");
         assert!(!output.stdout.contains("compile-worker"), "{shell}");
     }
-    let document = faas
-        .run(&["completions", "bash", "-o", "json"])
-        .exits(0)
-        .json();
+    let document = faas.run(&["completions", "bash", "-o", "json"]).exits(0).json();
     assert_eq!(document["data"]["shell"], json!("bash"));
     assert_eq!(document["warnings"], json!([]));
 }

@@ -24,10 +24,7 @@ struct Greeting<'a> {
 #[faas_sdk::function]
 async fn handle(request: Request) -> Response {
     let router = Router::new().post("/sum", sum).get("/greet/:name", greet);
-    router
-        .handle(request)
-        .await
-        .unwrap_or_else(Error::into_problem)
+    router.handle(request).await.unwrap_or_else(Error::into_problem)
 }
 
 async fn sum(mut request: Request) -> Result<Json<Sum>> {
@@ -53,11 +50,7 @@ mod tests {
     use super::*;
 
     fn ask(method: &str, path: &str, body: &'static str) -> (u16, Value, Answer) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(body)
-            .unwrap();
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
         let answer = call(handle, request);
         (answer.status.as_u16(), answer.json().unwrap(), answer)
     }
@@ -86,10 +79,7 @@ mod tests {
         ] {
             let (status, problem, answer) = ask(method, path, body);
             assert_eq!((status, &problem["status"]), (expected, &json!(expected)));
-            assert_eq!(
-                answer.header("content-type"),
-                Some("application/problem+json")
-            );
+            assert_eq!(answer.header("content-type"), Some("application/problem+json"));
         }
     }
 }

@@ -111,6 +111,8 @@ impl Body for GuestBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            // With a length HTTP/1.1 has no place for trailers (RFC 9112 §7.1.2).
+            State::Complete { trailers: Some(_), .. } => SizeHint::default(),
             State::Complete { data, .. } => SizeHint::with_exact(data.len() as u64),
             State::Streaming(streaming) => {
                 let buffered = streaming.next.is_some();

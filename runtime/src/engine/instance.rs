@@ -12,7 +12,7 @@ use crate::{
     telemetry::{guest_logs::LogBudget, metrics::Metrics},
 };
 use bytes::Bytes;
-use http::{HeaderValue, Request, header::HOST};
+use http::{HeaderValue, Request, header::HOST, uri::Authority};
 use std::{
     future::poll_fn,
     sync::Arc,
@@ -21,7 +21,7 @@ use std::{
 use wasmtime::{Engine, InstancePre, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::{
-    Error, WasiHttpView,
+    Error, FieldMap, WasiHttpView, p3,
     p2::bindings::{ProxyPre, http::types::Scheme},
     p3::bindings::ServicePre,
 };
@@ -108,7 +108,7 @@ impl Ground {
         let mut store = component_store(pre.engine(), state);
         let mut http = store.data_mut().http();
         let request = http
-            .new_incoming_request(Scheme::Http, prepare(request))
+            .new_incoming_request(Scheme::Http, request_02(request))
             .map_err(internal)?;
         let out = http
             .new_response_outparam_from_callback(move |response| {
@@ -143,11 +143,9 @@ impl Ground {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        use wasmtime_wasi_http::p3::Request as GuestRequest;
         let started = Instant::now();
         let mut store = component_store(pre.engine(), state);
-        let hooks = store.data_mut().http().hooks;
-        let (request, sent) = GuestRequest::from_http(hooks, prepare(request));
+        let (request, sent) = request_03(&mut store, request);
         let outcome = async {
             let service = pre.instantiate_async(&mut store).await?;
             self.metrics
@@ -252,25 +250,48 @@ fn tick(budget: &Budget) -> wasmtime::Result<UpdateDeadline> {
     ))
 }
 
-/// The request as `wasi:http` wants it: an authority somewhere, and errors of its own.
-fn prepare<B>(
-    mut request: Request<B>,
-) -> Request<impl http_body::Body<Data = Bytes, Error = Error> + Send + 'static>
+/// The request as WASI 0.2 wants it: with a `host` field, and a body with errors of its own.
+fn request_02<B>(mut request: Request<B>) -> Request<impl GuestRequestBody>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     if request.uri().authority().is_none() && !request.headers().contains_key(HOST) {
         // HTTP/1.0 clients may leave it out; guests are promised one.
-        request
-            .headers_mut()
-            .insert(HOST, HeaderValue::from_static("localhost"));
+        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     }
-    request.map(|body| {
-        http_body_util::BodyExt::map_err(body, |error| {
-            Error::InternalError(Some(error.to_string()))
-        })
-    })
+    request.map(guest_body)
+}
+
+/// The request as WASI 0.3 wants it: scheme and authority apart from the path. Also a future that
+/// ends when its body was sent to the guest.
+fn request_03<B>(
+    store: &mut Store<HostState>,
+    request: Request<B>,
+) -> (p3::Request, impl Future<Output = Result<(), Error>> + Send + 'static)
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let (parts, body) = request.into_parts();
+    let host = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let authority = parts.uri.authority().cloned().or(host);
+    let path = parts.uri.path_and_query().cloned();
+    let headers = FieldMap::new_immutable(store.data_mut().http().hooks, parts.headers);
+    let scheme = Some(http::uri::Scheme::HTTP);
+    p3::Request::new(parts.method, scheme, authority, path, headers, None, guest_body(body))
+}
+
+/// A request's body, as the bindings take it.
+trait GuestRequestBody: http_body::Body<Data = Bytes, Error = Error> + Send + 'static {}
+impl<T> GuestRequestBody for T where T: http_body::Body<Data = Bytes, Error = Error> + Send + 'static {}
+
+fn guest_body<B>(body: B) -> impl GuestRequestBody
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    http_body_util::BodyExt::map_err(body, |error| Error::InternalError(Some(error.to_string())))
 }
 
 fn internal(error: wasmtime::Error) -> InvokeError {

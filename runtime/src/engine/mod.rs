@@ -46,7 +46,7 @@ use cache::CacheMiss;
 use compile::Compiler;
 use faas_api::{Artifact, Digest, ImportProblem, Kind};
 use guest::{Guest, HeadSlot};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Body;
 use instance::Ground;
 use prepared::{Engines, PrepareError, Prepared, engine_of};
@@ -287,10 +287,10 @@ impl Engine {
             },
         })
         .await?;
-        let (parts, body) = head.into_parts();
+        let (mut parts, body) = head.into_parts();
         let body = if ended {
             drop(guest);
-            collapse(body)?
+            collapse(body, &mut parts.headers)?
         } else {
             guest.head_sent();
             GuestBody::streaming(body, guest)
@@ -391,7 +391,7 @@ impl Engine {
 }
 
 /// The body of a guest that is done: all of it is here, unless it passes another body on.
-fn collapse(mut body: WasiBody) -> Result<GuestBody, InvokeError> {
+fn collapse(mut body: WasiBody, headers: &mut HeaderMap) -> Result<GuestBody, InvokeError> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut first = Bytes::new();
     let mut more: Option<BytesMut> = None;
@@ -407,15 +407,25 @@ fn collapse(mut body: WasiBody) -> Result<GuestBody, InvokeError> {
             },
             Poll::Ready(Some(Err(error))) => return Err(guest::body_error(&error)),
             Poll::Ready(None) => {
-                return Ok(GuestBody::complete(
-                    more.map_or(first, BytesMut::freeze),
-                    trailers,
-                ));
+                if let Some(trailers) = &trailers {
+                    announce(trailers, headers);
+                }
+                return Ok(GuestBody::complete(more.map_or(first, BytesMut::freeze), trailers));
             }
             Poll::Pending => {
                 let begun = more.map_or(first, BytesMut::freeze);
                 return Ok(GuestBody::passed_on(begun, body));
             }
         }
+    }
+}
+
+/// Names the trailers in the head, as RFC 9110 §6.6.2 asks for: HTTP/1.1 sends no others.
+fn announce(trailers: &HeaderMap, headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRAILER) {
+        return;
+    }
+    for name in trailers.keys() {
+        headers.append(header::TRAILER, HeaderValue::from(name.clone()));
     }
 }

@@ -128,21 +128,10 @@ mod tests {
     #[test]
     fn only_the_systems_own_trouble_makes_it_wait() {
         use rustix::io::Errno;
-        for errno in [
-            Errno::CONNABORTED,
-            Errno::INTR,
-            Errno::PROTO,
-            Errno::NETDOWN,
-        ] {
+        for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN] {
             assert!(concerns_one_connection(&errno.into()), "{errno}");
         }
-        for errno in [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::NOBUFS,
-            Errno::NOMEM,
-            Errno::INVAL,
-        ] {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
             assert!(!concerns_one_connection(&errno.into()), "{errno}");
         }
     }

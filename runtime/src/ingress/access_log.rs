@@ -4,9 +4,9 @@
 //! together, so that a terminal or pipe that nobody reads can hold up nobody but itself; what
 //! does not fit meanwhile is dropped and counted.
 
-use super::AccessLog;
+use super::{AccessLog, check::MAX_METHOD_BYTES};
+use crate::clock;
 use faas_api::{AppName, VersionId};
-use jiff::Timestamp;
 use std::{
     cell::RefCell,
     io::{self, Write},
@@ -24,7 +24,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// How long a node that stops waits for its last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest path in a log, in bytes.
-const MAX_PATH_BYTES: usize = 1024;
+pub(super) const MAX_PATH_BYTES: usize = 1024;
 
 /// One request, as the log tells it.
 pub(super) struct Line<'a> {
@@ -77,18 +77,10 @@ impl Log {
                 .spawn(move || writes.run(sink, json));
             if let Err(error) = spawned {
                 tracing::error!(%error, "no access log: its thread could not be started");
-                return Self {
-                    wanted: AccessLog::Off,
-                    json,
-                    shared,
-                };
+                return Self { wanted: AccessLog::Off, json, shared };
             }
         }
-        Self {
-            wanted,
-            json,
-            shared,
-        }
+        Self { wanted, json, shared }
     }
 
     /// Whether a request that ended so is written.
@@ -119,11 +111,7 @@ impl Log {
     pub(super) fn flush(&self) {
         let waiting = self.shared.lock();
         let busy = |waiting: &mut Waiting| waiting.writing || !waiting.text.is_empty();
-        drop(
-            self.shared
-                .quiet
-                .wait_timeout_while(waiting, FLUSH_TIMEOUT, busy),
-        );
+        drop(self.shared.quiet.wait_timeout_while(waiting, FLUSH_TIMEOUT, busy));
     }
 }
 
@@ -167,10 +155,7 @@ impl Shared {
                     return;
                 }
                 waiting.asleep = true;
-                waiting = self
-                    .news
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner);
+                waiting = self.news.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
             waiting.asleep = false;
             if !waiting.closed && waiting.text.len() < MAX_WAITING / 4 {
@@ -208,7 +193,7 @@ impl Line<'_> {
         out.push_str(r#"","level":"INFO","target":"access","request_id":""#);
         push_escaped(out, self.id, usize::MAX);
         out.push_str(r#"","method":""#);
-        push_escaped(out, self.method, 64);
+        push_escaped(out, self.method, MAX_METHOD_BYTES);
         out.push_str(r#"","path":""#);
         push_escaped(out, self.path, MAX_PATH_BYTES);
         out.push_str(r#"","status":"#);
@@ -235,7 +220,7 @@ impl Line<'_> {
     fn text(&self, out: &mut String) {
         push_time(out);
         out.push_str("  INFO access: ");
-        push_escaped(out, self.method, 64);
+        push_escaped(out, self.method, MAX_METHOD_BYTES);
         out.push(' ');
         push_escaped(out, self.path, MAX_PATH_BYTES);
         out.push(' ');
@@ -263,13 +248,10 @@ impl Line<'_> {
 /// Text of a client, so that it cannot look like anything else in a log: control characters,
 /// quotes and backslashes are escaped as JSON does it, and so is everything beyond ASCII that a
 /// terminal could act upon. Longer text is cut off.
-pub(super) fn push_escaped(out: &mut String, text: &str, max_bytes: usize) {
+fn push_escaped(out: &mut String, text: &str, max_bytes: usize) {
     let end = text.floor_char_boundary(max_bytes);
     let text = text.get(..end).unwrap_or_default();
-    if text
-        .bytes()
-        .all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
-    {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
         out.push_str(text);
         return;
     }
@@ -302,13 +284,7 @@ fn push_number(out: &mut String, mut number: u64) {
             break;
         }
     }
-    out.extend(
-        digits
-            .iter()
-            .take(length)
-            .rev()
-            .map(|digit| char::from(*digit)),
-    );
+    out.extend(digits.iter().take(length).rev().map(|digit| char::from(*digit)));
 }
 
 /// Milliseconds with three decimals.
@@ -334,7 +310,7 @@ fn push_time(out: &mut String) {
     thread_local! {
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
-    let now = Timestamp::now();
+    let now = clock::now();
     SECOND.with_borrow_mut(|(second, text)| {
         if *second != now.as_second() {
             *second = now.as_second();
@@ -355,6 +331,7 @@ pub(super) fn standard_error() -> impl Write + Send + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
     use std::sync::mpsc;
 
     fn line<'a>(path: &'a str, app: Option<&'a AppName>) -> Line<'a> {
@@ -374,13 +351,8 @@ mod tests {
     #[test]
     fn a_json_line_is_json_whatever_the_path_is() {
         let app = "shop".parse().unwrap();
-        for path in [
-            "/a",
-            "/\"},{\"x\":\"",
-            "/\\",
-            "/\u{1b}]0;x\u{7}\r\n",
-            "/\u{202e}é\u{1f600}",
-        ] {
+        for path in ["/a", "/\"},{\"x\":\"", "/\\", "/\u{1b}]0;x\u{7}\r\n", "/\u{202e}é\u{1f600}"]
+        {
             let mut text = String::new();
             line(path, Some(&app)).json(&mut text);
             assert!(text.ends_with("}\n") && text.matches('\n').count() == 1);
@@ -389,13 +361,7 @@ mod tests {
             assert_eq!(value["status"], 504);
             assert_eq!(value["duration_ms"], 1234.056);
             assert_eq!(value["version"], "v12");
-            assert!(
-                value["timestamp"]
-                    .as_str()
-                    .unwrap()
-                    .parse::<Timestamp>()
-                    .is_ok()
-            );
+            assert!(value["timestamp"].as_str().unwrap().parse::<Timestamp>().is_ok());
         }
     }
 
@@ -403,10 +369,7 @@ mod tests {
     fn a_text_line_is_one_line_and_cuts_the_path() {
         let mut text = String::new();
         line("/x\ny", None).text(&mut text);
-        assert!(
-            text.ends_with(" INFO access: GET /x\\u000ay 504 1234.056ms 10B 01J\n"),
-            "{text}"
-        );
+        assert!(text.ends_with(" INFO access: GET /x\\u000ay 504 1234.056ms 10B 01J\n"), "{text}");
         let long = "é".repeat(1000);
         text.clear();
         line(&long, None).text(&mut text);
@@ -452,11 +415,7 @@ mod tests {
         let (leave_in, leave_out) = mpsc::channel();
         let log = Log::new(AccessLog::All, true, Slow(text_in, leave_out));
         log.write(&line("/first", None));
-        assert!(
-            String::from_utf8(text_out.recv().unwrap())
-                .unwrap()
-                .contains("/first")
-        );
+        assert!(String::from_utf8(text_out.recv().unwrap()).unwrap().contains("/first"));
         let path = "x".repeat(1000);
         for _ in 0..2 * MAX_WAITING / 1000 {
             log.write(&line(&path, None));

@@ -76,11 +76,7 @@ impl Backend for Node {
     fn find(&self, host: &str, path: &str) -> Result<(Deployed, usize), NotFound> {
         let snapshot = self.snapshot.load();
         let find = |name: &str| snapshot.app(name);
-        let Route {
-            app,
-            version,
-            prefix,
-        } = router::route(find, &self.naming, host, path)?;
+        let Route { app, version, prefix } = router::route(find, &self.naming, host, path)?;
         let version = match version {
             Some(version) => app.version(version),
             None if app.is_split() => app.choose(draw_lot()),
@@ -132,9 +128,9 @@ impl Function for Deployed {
     }
 
     fn log(&self, id: RequestId, source: LogSource) {
-        let dropped = self.program.log.push(&self.program.origin, id, source);
-        if dropped > 0 {
-            self.program.metrics.log_lines_dropped.inc_by(dropped);
+        match self.program.log.push(&self.program.origin, id, source) {
+            0 => {}
+            dropped => self.program.metrics.log_lines_dropped.inc_by(dropped),
         }
     }
 }

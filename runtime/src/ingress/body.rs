@@ -111,10 +111,7 @@ where
         let reader = Reader {
             body,
             flow: flow.clone(),
-            rules: BodyRules {
-                limit: u64::MAX,
-                idle,
-            },
+            rules: BodyRules { limit: u64::MAX, idle },
             left: u64::MAX,
             idle: None,
             is_waiting: false,
@@ -180,9 +177,7 @@ where
             }
             None => {
                 self.fail(1);
-                Err(BodyError::TooLarge {
-                    limit: self.rules.limit,
-                })
+                Err(BodyError::TooLarge { limit: self.rules.limit })
             }
         }
     }
@@ -226,9 +221,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|reader| reader.is_done || reader.body.is_end_stream())
+        self.0.as_ref().is_none_or(|reader| reader.is_done || reader.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -276,20 +269,14 @@ mod tests {
     type Pieces = Vec<Result<Frame<Bytes>, std::io::Error>>;
 
     fn pieces(pieces: &[&'static str]) -> Pieces {
-        pieces
-            .iter()
-            .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))))
-            .collect()
+        pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).collect()
     }
 
     /// A body of pieces; then the client says nothing more.
     fn body(
         pieces: Pieces,
         limit: u64,
-    ) -> (
-        RequestBody<impl Body<Data = Bytes, Error = std::io::Error> + Unpin>,
-        Arc<Flow>,
-    ) {
+    ) -> (RequestBody<impl Body<Data = Bytes, Error = std::io::Error> + Unpin>, Arc<Flow>) {
         let body = StreamBody::new(stream::iter(pieces).chain(stream::pending()));
         let (mut body, flow) = RequestBody::new(body, IDLE, false);
         body.limit(limit).unwrap();
@@ -317,10 +304,7 @@ mod tests {
         assert!(body.frame().await.unwrap().is_ok());
         assert!(body.frame().await.unwrap().is_ok());
         assert_eq!(flow.fault(), None);
-        assert!(matches!(
-            body.frame().await,
-            Some(Err(BodyError::TooLarge { limit: 5 }))
-        ));
+        assert!(matches!(body.frame().await, Some(Err(BodyError::TooLarge { limit: 5 }))));
         assert!(body.frame().await.is_none());
         assert_eq!(flow.fault(), Some(ErrorCode::BodyTooLarge));
         assert_eq!(flow.bytes(), 6);
@@ -331,10 +315,7 @@ mod tests {
     async fn a_client_that_pauses_for_too_long_fails_the_body() {
         let (mut body, flow) = body(pieces(&["abc"]), 100);
         assert!(body.frame().await.unwrap().is_ok());
-        assert!(matches!(
-            body.frame().await,
-            Some(Err(BodyError::Idle(IDLE)))
-        ));
+        assert!(matches!(body.frame().await, Some(Err(BodyError::Idle(IDLE)))));
         assert_eq!(flow.fault(), Some(ErrorCode::RequestTimeout));
     }
 
@@ -342,10 +323,7 @@ mod tests {
     async fn a_broken_body_is_the_clients_doing_and_no_fault_of_its_own() {
         let broken = vec![Err(std::io::Error::other("gone"))];
         let (mut body, flow) = body(broken, 100);
-        assert!(matches!(
-            body.frame().await,
-            Some(Err(BodyError::Client(_)))
-        ));
+        assert!(matches!(body.frame().await, Some(Err(BodyError::Client(_)))));
         assert_eq!(flow.fault(), None);
         assert!(flow.is_left_unread());
     }
@@ -367,24 +345,13 @@ mod tests {
     #[tokio::test]
     async fn trailers_carry_nothing_that_a_head_could_not() {
         let mut trailers = HeaderMap::new();
-        for name in [
-            "host",
-            "connection",
-            "x-forwarded-for",
-            "x-faas-version",
-            "grpc-status",
-        ] {
+        for name in ["host", "connection", "x-forwarded-for", "x-faas-version", "grpc-status"] {
             trailers.insert(name, "x".parse().unwrap());
         }
         let frames = [Ok::<_, Infallible>(Frame::trailers(trailers))];
         let (body, _) = RequestBody::new(StreamBody::new(stream::iter(frames)), IDLE, false);
         let collected = body.collect().await.unwrap();
-        let left: Vec<_> = collected
-            .trailers()
-            .unwrap()
-            .keys()
-            .map(|k| k.as_str())
-            .collect();
+        let left: Vec<_> = collected.trailers().unwrap().keys().map(|k| k.as_str()).collect();
         assert_eq!(left, ["grpc-status"]);
     }
 }

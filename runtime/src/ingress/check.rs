@@ -74,10 +74,7 @@ fn check_target(uri: &Uri, limits: &RequestLimits) -> Result<(), Refused> {
         return Err(bad("the target is not a path"));
     };
     if path.as_str().len() > limits.uri {
-        return Err(Refused {
-            code: ErrorCode::UriTooLong,
-            detail: "the target is too long",
-        });
+        return Err(Refused { code: ErrorCode::UriTooLong, detail: "the target is too long" });
     }
     // `OPTIONS *` asks about the server and not about any app.
     if !path.as_str().starts_with('/') {
@@ -91,10 +88,7 @@ fn check_target(uri: &Uri, limits: &RequestLimits) -> Result<(), Refused> {
 
 /// RFC 9113 §8.2.2. The `h2` crate refuses most of it; the rest shall not depend on that.
 fn check_http2(headers: &HeaderMap) -> Result<(), Refused> {
-    if CONNECTION_FIELDS
-        .iter()
-        .any(|name| headers.contains_key(name))
-    {
+    if CONNECTION_FIELDS.iter().any(|name| headers.contains_key(name)) {
         return Err(bad("a connection-specific field in HTTP/2"));
     }
     if headers
@@ -165,10 +159,7 @@ fn is_host(text: &str) -> bool {
     let Some((name, port)) = text.split_at_checked(name_end) else {
         return false;
     };
-    let is_name = match name
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
+    let is_name = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
@@ -189,20 +180,14 @@ fn is_port(text: &str) -> bool {
 }
 
 fn bad(detail: &'static str) -> Refused {
-    Refused {
-        code: ErrorCode::BadRequest,
-        detail,
-    }
+    Refused { code: ErrorCode::BadRequest, detail }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: RequestLimits = RequestLimits {
-        uri: 50,
-        headers: 5,
-    };
+    const LIMITS: RequestLimits = RequestLimits { uri: 50, headers: 5 };
 
     /// `GET /x HTTP/1.1 | host: a | te: b`
     fn request(text: &str) -> Request<()> {
@@ -298,10 +283,7 @@ mod tests {
             );
         }
         let long = format!("{} / 1.1 | host: a", "M".repeat(65));
-        assert_eq!(
-            check(&request(&long), &LIMITS).unwrap_err().code,
-            ErrorCode::BadRequest
-        );
+        assert_eq!(check(&request(&long), &LIMITS).unwrap_err().code, ErrorCode::BadRequest);
     }
 
     #[test]
@@ -314,11 +296,7 @@ mod tests {
             (&long, ErrorCode::UriTooLong),
             (&many, ErrorCode::HeadersTooLarge),
         ] {
-            assert_eq!(
-                check(&request(text), &LIMITS).unwrap_err().code,
-                code,
-                "{text}"
-            );
+            assert_eq!(check(&request(text), &LIMITS).unwrap_err().code, code, "{text}");
         }
     }
 }

@@ -68,9 +68,7 @@ pub(super) fn for_guest(parts: &mut request::Parts, said: Said<'_>) -> Result<()
     let host = set_host(&mut parts.headers, &parts.uri, said.default_host)?;
     parts.headers.insert(FORWARDED_HOST, host);
     parts.headers.insert(FORWARDED_FOR, said.client);
-    parts
-        .headers
-        .insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     parts.headers.insert(REQUEST_ID, said.id);
     let (uri, prefix) = inside(&parts.uri, said.prefix)?;
     if let Some(prefix) = prefix {
@@ -143,11 +141,8 @@ fn drop_reserved(headers: &mut HeaderMap) {
         name.starts_with("x-f") && (name.starts_with("x-forwarded-") || name.starts_with("x-faas-"))
     };
     // Collecting nothing allocates nothing.
-    let reserved: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_reserved(name))
-        .cloned()
-        .collect();
+    let reserved: Vec<HeaderName> =
+        headers.keys().filter(|name| is_reserved(name)).cloned().collect();
     for name in reserved {
         headers.remove(name);
     }
@@ -175,10 +170,8 @@ fn set_host(
     }
 }
 
-const UNUSABLE: Refused = Refused {
-    code: ErrorCode::BadRequest,
-    detail: "the target cannot be used",
-};
+const UNUSABLE: Refused =
+    Refused { code: ErrorCode::BadRequest, detail: "the target cannot be used" };
 
 /// The target inside the app, and the part of the path before it.
 fn inside(uri: &Uri, prefix: usize) -> Result<(Uri, Option<HeaderValue>), Refused> {

@@ -86,32 +86,20 @@ struct Failure {
 
 impl Failure {
     fn new(code: ErrorCode) -> Self {
-        Self {
-            code,
-            detail: None,
-            cause: None,
-            close: false,
-        }
+        Self { code, detail: None, cause: None, close: false }
     }
 }
 
 impl From<check::Refused> for Failure {
     fn from(refused: check::Refused) -> Self {
-        Self {
-            detail: Some(refused.detail),
-            close: true,
-            ..Self::new(refused.code)
-        }
+        Self { detail: Some(refused.detail), close: true, ..Self::new(refused.code) }
     }
 }
 
 impl From<InvokeError> for Failure {
     fn from(cause: InvokeError) -> Self {
         let code = cause.code();
-        Self {
-            cause: Some(cause),
-            ..Self::new(code)
-        }
+        Self { cause: Some(cause), ..Self::new(code) }
     }
 }
 
@@ -126,11 +114,8 @@ type Ended<B> = Response<Answer<<B as Backend>::Body, <B as Backend>::Function>>
 /// Answers one request. Cannot fail: every error becomes a response here.
 async fn handle<B: Backend>(visitor: Arc<Visitor<B>>, request: Request<Incoming>) -> Ended<B> {
     let shared = &visitor.shared;
-    let mut ticket = Ticket::new(
-        shared.books.clone(),
-        request.method().clone(),
-        request.uri().clone(),
-    );
+    let mut ticket =
+        Ticket::new(shared.books.clone(), request.method().clone(), request.uri().clone());
     let is_http1 = request.version() != Version::HTTP_2;
     let expects = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
@@ -169,9 +154,7 @@ async fn answer<B: Backend>(
     ticket.is_for(function, prefix);
     if request.uri().path().len() == prefix {
         let to = forward::with_slash(request.uri());
-        return to
-            .map(Outcome::Redirect)
-            .ok_or_else(|| Failure::new(ErrorCode::BadRequest));
+        return to.map(Outcome::Redirect).ok_or_else(|| Failure::new(ErrorCode::BadRequest));
     }
     request.body_mut().limit(limit).map_err(Failure::new)?;
     let (mut head, body) = request.into_parts();
@@ -197,10 +180,7 @@ async fn invoke<B: Backend>(
     ticket: &mut Ticket<B::Function>,
     request: Request<RequestBody>,
 ) -> Result<Response<B::Body>, InvokeError> {
-    let call = Call {
-        id: ticket.id(),
-        meter: ticket.meters(),
-    };
+    let call = Call { id: ticket.id(), meter: ticket.meters() };
     let Some(function) = ticket.function() else {
         return Err(InvokeError::NoResponse);
     };
@@ -233,10 +213,7 @@ where
 /// Says what went wrong.
 fn fail<B, F: Function>(failure: Failure, mut ticket: Ticket<F>) -> Response<Answer<B, F>> {
     ticket.fails(failure.code, failure.cause);
-    own(
-        respond::error(failure.code, failure.detail, ticket.labels()),
-        ticket,
-    )
+    own(respond::error(failure.code, failure.detail, ticket.labels()), ticket)
 }
 
 /// Sends a response of the node's own.

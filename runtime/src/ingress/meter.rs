@@ -2,9 +2,10 @@
 //! ended or nobody wants it any more.
 
 use super::{
-    access_log::{Line, Log, push_escaped},
+    access_log::{Line, Log, MAX_PATH_BYTES},
     backend::Function,
     body::Flow,
+    check::MAX_METHOD_BYTES,
     forward,
     respond::{Content, Labels},
 };
@@ -94,14 +95,8 @@ impl<F: Function> Ticket<F> {
     }
 
     pub(super) fn labels(&self) -> Labels {
-        let version = self
-            .function
-            .as_ref()
-            .map(|function| function.version_header().clone());
-        Labels {
-            id: self.id_header.clone(),
-            version,
-        }
+        let version = self.function.as_ref().map(|function| function.version_header().clone());
+        Labels { id: self.id_header.clone(), version }
     }
 
     /// The request has a body, and this is what is known of it.
@@ -142,9 +137,6 @@ impl<F: Function> Ticket<F> {
 
     fn settle(&mut self) {
         let duration = self.started.elapsed();
-        if let Some(failure) = &self.failure {
-            self.code.get_or_insert(failure.code().as_str());
-        }
         if self.status == 0 {
             (self.status, self.code) = match self.books.cut.is_cancelled() {
                 true => (503, Some(ErrorCode::ShuttingDown.as_str())),
@@ -200,18 +192,13 @@ impl<F: Function> Ticket<F> {
                 true => metrics.failure(failure.code().as_str()),
                 false => metrics.rejected(failure.code().as_str()),
             }
-            function.log(
-                self.id,
-                LogSource::Failure {
-                    message: failure.to_string(),
-                },
-            );
+            function.log(self.id, LogSource::Failure { message: failure.to_string() });
         }
         function.log(
             self.id,
             LogSource::Request {
-                method: escaped(self.method.as_str(), 64),
-                path: escaped(self.uri.path().get(self.prefix..).unwrap_or_default(), 1024),
+                method: cut(self.method.as_str(), MAX_METHOD_BYTES),
+                path: cut(self.uri.path().get(self.prefix..).unwrap_or_default(), MAX_PATH_BYTES),
                 status: self.status,
                 code: self.code.map(str::to_owned),
                 duration_ms: millis(duration),
@@ -232,10 +219,9 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn escaped(text: &str, max_bytes: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(max_bytes));
-    push_escaped(&mut out, text, max_bytes);
-    out
+/// What a log line holds of a text; it is escaped when it is read.
+fn cut(text: &str, max_bytes: usize) -> String {
+    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default().to_owned()
 }
 
 /// The body of an answer. When it ends, or is dropped, the account is settled.
@@ -247,15 +233,21 @@ pub(super) struct Answer<B, F: Function> {
 
 enum Source<B> {
     /// The guest writes it.
-    Guest {
-        body: B,
-        /// What it still owes, where its head says how much there is.
-        owes: Option<u64>,
-    },
+    Guest(Guest<B>),
     /// The node wrote it.
     Own(Bytes),
     /// Nothing, or nothing more.
     Done,
+}
+
+/// A body that a guest writes, held to what its head says.
+struct Guest<B> {
+    body: B,
+    /// What it still owes, where its head says how much there is.
+    owes: Option<u64>,
+    /// What came behind the last of what it owed.
+    next: Option<Frame<Bytes>>,
+    ended: bool,
 }
 
 impl<B, F: Function> Answer<B, F> {
@@ -270,19 +262,14 @@ impl<B, F: Function> Answer<B, F> {
             Content::Any => None,
         };
         ticket.complete = body.is_end_stream();
-        Self {
-            source: Source::Guest { body, owes },
-            ticket,
-        }
+        let guest = Guest { body, owes, next: None, ended: false };
+        Self { source: Source::Guest(guest), ticket }
     }
 
     /// A body of the node's own.
     pub(super) fn own(bytes: Bytes, mut ticket: Ticket<F>) -> Self {
         ticket.complete = bytes.is_empty();
-        Self {
-            source: Source::Own(bytes),
-            ticket,
-        }
+        Self { source: Source::Own(bytes), ticket }
     }
 }
 
@@ -292,64 +279,29 @@ where
     F: Function,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
-        let Source::Guest { body, owes } = &mut self.source else {
+        let Source::Guest(guest) = &mut self.source else {
             return Poll::Ready(self.take_own().map(Ok));
         };
-        // A defect of the host in one request is that request's failure and no other's.
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *body).poll_frame(cx)))
-            .unwrap_or_else(|panic| Poll::Ready(Some(Err(panicked(&*panic)))));
-        let frame = match polled {
+        let polled = match guest.poll(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) => match owes {
-                None | Some(0) => {
-                    self.source = Source::Done;
-                    self.ticket.complete = true;
-                    return Poll::Ready(None);
-                }
-                Some(missing) => Err(InvokeError::BadResponse(format!(
-                    "the body ended {missing} bytes before its `content-length`"
-                ))),
-            },
-            Poll::Ready(Some(Ok(frame))) => owed(frame, owes, body.is_end_stream()),
-            Poll::Ready(Some(Err(error))) => Err(error),
+            Poll::Ready(polled) => polled,
         };
-        match frame {
-            Ok(frame) => {
+        match &polled {
+            Some(Ok(frame)) => {
                 self.ticket.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.ticket.complete = body.is_end_stream() || *owes == Some(0);
-                if *owes == Some(0) {
-                    self.see_end(cx);
-                }
-                Poll::Ready(Some(Ok(frame)))
+                self.ticket.complete = guest.is_end() || guest.owes == Some(0);
             }
-            Err(error) => {
-                self.ticket.complete = true;
+            Some(Err(error)) => {
                 self.ticket.fails(error.code(), Some(error.clone()));
-                self.source = Source::Done;
-                Poll::Ready(Some(Err(error)))
-            }
-        }
-    }
-
-    /// hyper drops a body that has delivered what its head promised. To the engine that would
-    /// mean that nobody wants the answer; here the guest learns that it was taken, if it has
-    /// come to its end.
-    fn see_end(&mut self, cx: &mut Context<'_>) {
-        let Source::Guest { body, .. } = &mut self.source else {
-            return;
-        };
-        if body.is_end_stream() {
-            return;
-        }
-        let end = catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx)));
-        match end {
-            Ok(Poll::Ready(None)) => self.source = Source::Done,
-            Ok(Poll::Ready(Some(Err(error)))) => {
-                self.ticket.fails(error.code(), Some(error));
+                self.ticket.complete = true;
                 self.source = Source::Done;
             }
-            Ok(Poll::Ready(Some(Ok(_))) | Poll::Pending) | Err(_) => {}
+            None => {
+                self.ticket.complete = true;
+                self.source = Source::Done;
+            }
         }
+        Poll::Ready(polled)
     }
 
     fn take_own(&mut self) -> Option<Frame<Bytes>> {
@@ -364,27 +316,82 @@ where
     }
 }
 
-/// Checks a piece of a body against what its head promised. hyper would cut off what is too much
-/// and let the client believe that all is well.
-fn owed(
-    frame: Frame<Bytes>,
-    owes: &mut Option<u64>,
-    is_last: bool,
-) -> Result<Frame<Bytes>, InvokeError> {
-    let frame = forward::clean_trailers(frame);
-    let Some(left) = owes else { return Ok(frame) };
-    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-    match left.checked_sub(length) {
-        Some(missing @ 1..) if is_last => Err(InvokeError::BadResponse(format!(
-            "the body ended {missing} bytes before its `content-length`"
-        ))),
-        Some(rest) => {
-            *left = rest;
-            Ok(frame)
+impl<B> Guest<B>
+where
+    B: Body<Data = Bytes, Error = InvokeError> + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+        if let Some(next) = self.next.take() {
+            return Poll::Ready(Some(Ok(next)));
         }
-        None => Err(InvokeError::BadResponse(
-            "the body is longer than its `content-length`".to_owned(),
-        )),
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = match self.poll_body(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => return Poll::Ready(self.end().err().map(Err)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        Poll::Ready(Some(self.pay(&frame).and_then(|()| self.see_end(cx)).map(|()| frame)))
+    }
+
+    /// A defect of the host in one request is that request's failure and no other's.
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+        let body = Pin::new(&mut self.body);
+        match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
+            Ok(polled) => polled.map(|frame| Some(frame?.map(forward::clean_trailers))),
+            Err(panic) => Poll::Ready(Some(Err(panicked(&*panic)))),
+        }
+    }
+
+    /// Counts a piece against what the head promised. hyper would cut off what is too much, and
+    /// let the client believe that all is well.
+    fn pay(&mut self, frame: &Frame<Bytes>) -> Result<(), InvokeError> {
+        if let (Some(owes), Some(data)) = (&mut self.owes, frame.data_ref()) {
+            *owes = owes.checked_sub(data.len() as u64).ok_or_else(|| {
+                InvokeError::BadResponse("the body is longer than its `content-length`".to_owned())
+            })?;
+        }
+        match self.body.is_end_stream() {
+            true => self.end(),
+            false => Ok(()),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), InvokeError> {
+        self.ended = true;
+        match self.owes {
+            None | Some(0) => Ok(()),
+            Some(missing) => Err(InvokeError::BadResponse(format!(
+                "the body ended {missing} bytes before its `content-length`"
+            ))),
+        }
+    }
+
+    /// hyper drops a body that has delivered what its head promised, which the engine would take
+    /// for a client that went away. So the end is looked for as soon as nothing is owed.
+    fn see_end(&mut self, cx: &mut Context<'_>) -> Result<(), InvokeError> {
+        if self.owes != Some(0) || self.ended {
+            return Ok(());
+        }
+        match self.poll_body(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Err(error))) => Err(error),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.pay(&frame)?;
+                self.next = Some(frame);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        self.next.is_none() && (self.ended || self.body.is_end_stream())
     }
 }
 
@@ -415,7 +422,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Guest { body, .. } => body.is_end_stream(),
+            Source::Guest(guest) => guest.is_end(),
             Source::Own(bytes) => bytes.is_empty(),
             Source::Done => true,
         }
@@ -424,7 +431,7 @@ where
     /// Exact where the body is complete, so that hyper writes it together with its head.
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Guest { body, .. } => body.size_hint(),
+            Source::Guest(guest) => guest.body.size_hint(),
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Done => SizeHint::with_exact(0),
         }

@@ -150,21 +150,13 @@ impl IngressConfig {
         ];
         for (key, value) in at_least_one {
             if value == 0 {
-                return Err(ConfigError::Value {
-                    key,
-                    problem: "cannot be 0".to_owned(),
-                });
+                return Err(ConfigError::Value { key, problem: "cannot be 0".to_owned() });
             }
         }
         // `http::Uri` holds no longer target; what is far beyond is no header section either.
         let at_most = [
             ("ingress.max_uri_bytes", self.max_uri_bytes, 64, 65_534),
-            (
-                "ingress.max_header_bytes",
-                self.max_header_bytes,
-                1024,
-                1 << 20,
-            ),
+            ("ingress.max_header_bytes", self.max_header_bytes, 1024, 1 << 20),
         ];
         for (key, value, low, high) in at_most {
             if !(low..=high).contains(&value) {
@@ -176,10 +168,7 @@ impl IngressConfig {
         let domain = self.base_domain.trim_matches('.');
         if domain.is_empty() || !domain.bytes().all(allowed) {
             let problem = format!("`{}` is not a domain", self.base_domain.escape_debug());
-            return Err(ConfigError::Value {
-                key: "ingress.base_domain",
-                problem,
-            });
+            return Err(ConfigError::Value { key: "ingress.base_domain", problem });
         }
         Ok(())
     }
@@ -206,7 +195,7 @@ pub(crate) struct IngressParts {
     pub(crate) engine: Arc<Engine>,
     /// Where requests are counted.
     pub(crate) metrics: Metrics,
-    /// How the access log is written.
+    /// How the node's log is written, and so the access log.
     pub(crate) log_format: LogFormat,
 }
 
@@ -220,13 +209,7 @@ pub(crate) struct Ingress {
 impl Ingress {
     /// Puts it together. The settings have been validated.
     pub(crate) fn new(parts: IngressParts) -> Self {
-        let IngressParts {
-            config,
-            snapshot,
-            engine,
-            metrics,
-            log_format,
-        } = parts;
+        let IngressParts { config, snapshot, engine, metrics, log_format } = parts;
         let json = match log_format {
             LogFormat::Auto => !std::io::stderr().is_terminal(),
             LogFormat::Text => false,
@@ -235,29 +218,18 @@ impl Ingress {
         let common = common(&config);
         let domain = config.base_domain.trim_matches('.');
         let shared = Shared {
-            backend: Node {
-                snapshot,
-                engine,
-                naming: Naming::new(domain, config.path_routing),
-            },
+            backend: Node { snapshot, engine, naming: Naming::new(domain, config.path_routing) },
             books: Arc::new(Books {
                 metrics,
                 log: Log::new(config.access_log, json, access_log::standard_error()),
                 cut: common.signals.cut.clone(),
             }),
-            limits: RequestLimits {
-                uri: config.max_uri_bytes,
-                headers: config.max_headers,
-            },
+            limits: RequestLimits { uri: config.max_uri_bytes, headers: config.max_headers },
             body_idle: common.patience.body_idle,
             default_host: HeaderValue::from_str(domain)
                 .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
         };
-        Self {
-            config,
-            common: Arc::new(common),
-            shared: Arc::new(shared),
-        }
+        Self { config, common: Arc::new(common), shared: Arc::new(shared) }
     }
 
     /// Serves a listener until the node has drained or is stopped: stops accepting, lets what is
@@ -278,10 +250,7 @@ impl Ingress {
 fn common(config: &IngressConfig) -> Common {
     Common {
         patience: config.patience(),
-        heads: HeadLimits {
-            uri: config.max_uri_bytes,
-            headers: config.max_header_bytes,
-        },
+        heads: HeadLimits { uri: config.max_uri_bytes, headers: config.max_header_bytes },
         max_headers: config.max_headers,
         max_h2_streams: config.max_h2_streams,
         signals: Signals::default(),
@@ -315,9 +284,6 @@ async fn run(
     }
     signals.cut.cancel();
     if timeout(CUT, common.tasks.wait()).await.is_err() {
-        tracing::error!(
-            tasks = common.tasks.len(),
-            "connections did not end when they were cut"
-        );
+        tracing::error!(tasks = common.tasks.len(), "connections did not end when they were cut");
     }
 }

@@ -1,11 +1,12 @@
 //! The only maker of error responses, and the last look at a guest's.
 
 use super::forward;
+use crate::clock;
 use bytes::Bytes;
 use faas_api::{ErrorBody, ErrorCode};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use http_body::SizeHint;
-use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 /// The methods an app may be asked with (RFC 9110 §15.5.6 wants them named in a 405).
 const ALLOWED: HeaderValue =
@@ -82,14 +83,11 @@ pub(super) fn raw(response: &Response<Bytes>) -> Bytes {
     for (name, value) in response.headers() {
         field(name.as_str(), value.as_bytes());
     }
-    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()) {
+    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&clock::now()) {
         field("date", date.as_bytes());
     }
     field("connection", b"close");
-    field(
-        "content-length",
-        response.body().len().to_string().as_bytes(),
-    );
+    field("content-length", response.body().len().to_string().as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
     out.extend_from_slice(response.body());
     out.into()
@@ -123,9 +121,7 @@ pub(super) fn clean(
         && declared != actual
         && !(actual == 0 && (method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED))
     {
-        return Err(format!(
-            "`content-length: {declared}` with a body of {actual} bytes"
-        ));
+        return Err(format!("`content-length: {declared}` with a body of {actual} bytes"));
     }
     match parts.status {
         StatusCode::NO_CONTENT => {
@@ -194,11 +190,7 @@ mod tests {
             body.request_id = Some("01J".into());
             body
         });
-        assert!(
-            error(ErrorCode::MethodNotAllowed, None, labels())
-                .headers()
-                .contains_key("allow")
-        );
+        assert!(error(ErrorCode::MethodNotAllowed, None, labels()).headers().contains_key("allow"));
         for code in ErrorCode::ALL {
             assert_eq!(error(*code, None, labels()).status(), code.status());
         }
@@ -211,10 +203,7 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())));
-        assert!(
-            head.contains("\r\nconnection: close\r\n") && head.contains(" GMT\r\n"),
-            "{head}"
-        );
+        assert!(head.contains("\r\nconnection: close\r\n") && head.contains(" GMT\r\n"), "{head}");
     }
 
     fn cleaned(
@@ -241,20 +230,13 @@ mod tests {
             (103, vec![], Some(0)),
             (200, vec![("content-length", "5")], Some(4)),
             (200, vec![("content-length", "0")], Some(4)),
-            (
-                200,
-                vec![("content-length", "4"), ("content-length", "4")],
-                Some(4),
-            ),
+            (200, vec![("content-length", "4"), ("content-length", "4")], Some(4)),
             (200, vec![("content-length", "+4")], Some(4)),
             (200, vec![("content-length", "4, 4")], Some(4)),
             (200, vec![("content-length", "")], None),
             (200, vec![("content-length", "18446744073709551616")], None),
         ] {
-            assert!(
-                cleaned(Method::GET, status, &fields, size).0.is_err(),
-                "{status} {fields:?}"
-            );
+            assert!(cleaned(Method::GET, status, &fields, size).0.is_err(), "{status} {fields:?}");
         }
     }
 
@@ -276,10 +258,7 @@ mod tests {
             let (result, _) = cleaned(method, status, &fields, size);
             assert_eq!(result, Ok(content), "{status} {fields:?} {size:?}");
         }
-        assert_eq!(
-            cleaned(Method::HEAD, 200, &[], Some(7)).1["content-length"],
-            "7"
-        );
+        assert_eq!(cleaned(Method::HEAD, 200, &[], Some(7)).1["content-length"], "7");
         assert!(cleaned(Method::GET, 204, &[length], Some(5)).1.is_empty());
     }
 

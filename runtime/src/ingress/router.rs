@@ -27,10 +27,7 @@ pub(super) struct Naming {
 impl Naming {
     pub(super) fn new(base_domain: &str, path_routing: bool) -> Self {
         let base_domain = base_domain.trim_matches('.').to_ascii_lowercase();
-        Self {
-            base_domain,
-            path_routing,
-        }
+        Self { base_domain, path_routing }
     }
 }
 
@@ -57,11 +54,7 @@ pub(super) fn route<A>(
     path: &str,
 ) -> Result<Route<A>, NotFound> {
     if let Some((app, version)) = by_host(&find, naming, host) {
-        return Ok(Route {
-            app,
-            version,
-            prefix: 0,
-        });
+        return Ok(Route { app, version, prefix: 0 });
     }
     match naming.path_routing {
         true => by_path(find, path).ok_or(NotFound),
@@ -82,10 +75,7 @@ fn by_host<A>(
     let name = name.strip_suffix('.').unwrap_or(name);
     let label_len = name.len().checked_sub(naming.base_domain.len() + 1)?;
     let (label, domain) = name.split_at_checked(label_len)?;
-    if !domain
-        .strip_prefix('.')?
-        .eq_ignore_ascii_case(&naming.base_domain)
-    {
+    if !domain.strip_prefix('.')?.eq_ignore_ascii_case(&naming.base_domain) {
         return None;
     }
     // Names are in lower case. A label that fits into none needs no look-up.
@@ -109,17 +99,9 @@ fn by_path<A>(find: impl Fn(&str) -> Option<A>, path: &str) -> Option<Route<A>> 
     match segment.split_once('@') {
         Some((app, version)) => {
             let version = version.parse().ok()?;
-            Some(Route {
-                app: find(app)?,
-                version: Some(version),
-                prefix,
-            })
+            Some(Route { app: find(app)?, version: Some(version), prefix })
         }
-        None => Some(Route {
-            app: find(segment)?,
-            version: None,
-            prefix,
-        }),
+        None => Some(Route { app: find(segment)?, version: None, prefix }),
     }
 }
 

@@ -35,12 +35,12 @@ pub(crate) enum DataDirError {
          directory with --data-dir", .0.display()
     )]
     InUse(PathBuf),
-    /// There is something else than a directory at this path.
-    #[error("the data directory `{}` {problem}: choose another with --data-dir", path.display())]
-    NotADirectory {
-        /// The path as it was given.
+    /// It is not a directory, or takes no files.
+    #[error("the data directory `{}` {problem}, or choose another with --data-dir", path.display())]
+    Unusable {
+        /// Where it should be.
         path: PathBuf,
-        /// What is there instead.
+        /// What is wrong, and one way out.
         problem: String,
     },
     /// A secret's file is not as a secret has to be. It is not replaced, because somebody may
@@ -83,14 +83,7 @@ impl DataDir {
         let node_key = open_secret(&path.join("node.key"), new_key, parse_key)?;
         let cache = path.join("cache");
         create_private_dir(&cache).map_err(io_error("create", &cache))?;
-        Ok(Self {
-            path,
-            is_new,
-            token_file,
-            token,
-            node_key,
-            _lock: lock,
-        })
+        Ok(Self { path, is_new, token_file, token, node_key, _lock: lock })
     }
 
     /// Where it is, as an absolute path.
@@ -136,29 +129,21 @@ impl fmt::Debug for DataDir {
 
 /// Makes the directory unless it exists, and says whether it did.
 fn create(path: &Path) -> Result<bool, DataDirError> {
-    let not = |problem: String| {
-        Err(DataDirError::NotADirectory {
-            path: path.to_owned(),
-            problem,
-        })
-    };
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Ok(false),
-        Ok(_) => return not("is not a directory".into()),
+        Ok(_) => return Err(unusable(path, "is not a directory: move that file away".into())),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(io_error("open", path)(error)),
+        Err(error) => return Err(unusable(path, format!("cannot be opened ({error}): mend that"))),
     }
     if let Ok(target) = fs::read_link(path) {
-        return not(format!(
-            "is a link to `{}`, which does not exist",
-            target.display()
-        ));
+        let target = target.display();
+        let problem = format!("is a link to `{target}`, which does not exist: make or mount it");
+        return Err(unusable(path, problem));
     }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(io_error("create", path))?;
-    path.parent()
-        .map_or(Ok(()), sync_dir)
-        .map_err(io_error("sync the parent of", path))?;
+    let cannot = |error| format!("cannot be made ({error}): make it for the user that runs this");
+    made.map_err(|error| unusable(path, cannot(error)))?;
+    path.parent().map_or(Ok(()), sync_dir).map_err(io_error("sync the parent of", path))?;
     Ok(true)
 }
 
@@ -166,18 +151,18 @@ fn create(path: &Path) -> Result<bool, DataDirError> {
 fn acquire(dir: &Path) -> Result<File, DataDirError> {
     let path = dir.join("lock");
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    let file = options.open(&path).map_err(io_error("write", &path))?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let cannot = |error| format!("takes no files ({error}): give it to the user that runs this");
+    let file = options.open(&path).map_err(|error| unusable(dir, cannot(error)))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
     }
+}
+
+fn unusable(path: &Path, problem: String) -> DataDirError {
+    DataDirError::Unusable { path: path.to_owned(), problem }
 }
 
 /// Reads a secret, or makes it when there is none.
@@ -186,15 +171,10 @@ fn open_secret<T>(
     make: fn() -> Result<Vec<u8>, StorageError>,
     parse: fn(&[u8]) -> Result<T, &'static str>,
 ) -> Result<T, DataDirError> {
-    let refused = |problem: String| DataDirError::Secret {
-        path: path.to_owned(),
-        problem,
-    };
+    let refused = |problem: String| DataDirError::Secret { path: path.to_owned(), problem };
     let bytes = match File::open(path) {
         Ok(file) => {
-            check_private(&file)
-                .map_err(io_error("look at", path))?
-                .map_err(refused)?;
+            check_private(&file).map_err(io_error("look at", path))?.map_err(refused)?;
             let mut bytes = Vec::new();
             let read = file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes);
             read.map_err(io_error("read", path))?;
@@ -208,9 +188,7 @@ fn open_secret<T>(
         Err(error) => return Err(io_error("read", path)(error)),
     };
     parse(&bytes).map_err(|problem| {
-        refused(format!(
-            "{problem}: restore it, or remove it and a new one is made"
-        ))
+        refused(format!("{problem}: restore it, or remove it and a new one is made"))
     })
 }
 
@@ -219,9 +197,7 @@ fn check_private(file: &File) -> io::Result<Result<(), String>> {
     let metadata = file.metadata()?;
     let mode = metadata.mode() & 0o777;
     if !metadata.is_file() {
-        return Ok(Err(
-            "is not a regular file: remove it and a new one is made".into(),
-        ));
+        return Ok(Err("is not a regular file: remove it and a new one is made".into()));
     }
     if mode & 0o077 != 0 {
         return Ok(Err(format!(
@@ -261,11 +237,7 @@ fn parse_key(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> DataDirError {
-    move |source| DataDirError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| DataDirError::Io { doing, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -294,15 +266,8 @@ mod tests {
         assert_eq!(first.path(), path);
         let secret = first.token().strip_prefix("faas_").unwrap();
         assert_eq!(secret.len(), 64);
-        assert!(
-            secret
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        );
-        assert_eq!(
-            fs::read_to_string(first.token_file()).unwrap().trim(),
-            first.token()
-        );
+        assert!(secret.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert_eq!(fs::read_to_string(first.token_file()).unwrap().trim(), first.token());
         assert_eq!([mode(&path), mode(&first.cache_dir())], [0o700; 2]);
         for file in ["admin.token", "node.key", "lock"] {
             assert_eq!(mode(&path.join(file)), 0o600, "{file}");
@@ -329,14 +294,8 @@ mod tests {
         let first = DataDir::open(temp.path()).unwrap();
         assert!(!first.is_new(), "it was there already");
         let error = DataDir::open(temp.path()).unwrap_err();
-        assert!(
-            matches!(&error, DataDirError::InUse(path) if path == temp.path()),
-            "{error}"
-        );
-        assert!(
-            error.to_string().contains(temp.path().to_str().unwrap()),
-            "{error}"
-        );
+        assert!(matches!(&error, DataDirError::InUse(path) if path == temp.path()), "{error}");
+        assert!(error.to_string().contains(temp.path().to_str().unwrap()), "{error}");
         drop(first);
         DataDir::open(temp.path()).unwrap();
     }
@@ -347,18 +306,12 @@ mod tests {
         let file = temp.path().join("file");
         fs::write(&file, "x").unwrap();
         let text = refusal(&file);
-        assert!(
-            text.contains("`") && text.contains("is not a directory"),
-            "{text}"
-        );
+        assert!(text.contains("`") && text.contains("is not a directory"), "{text}");
         assert!(refusal(&file.join("below")).contains("below"));
         let link = temp.path().join("link");
         symlink(temp.path().join("nowhere"), &link).unwrap();
         let text = refusal(&link);
-        assert!(
-            text.contains("is a link to") && text.contains("nowhere"),
-            "{text}"
-        );
+        assert!(text.contains("is a link to") && text.contains("nowhere"), "{text}");
         assert!(!temp.path().join("nowhere").exists());
     }
 
@@ -377,13 +330,13 @@ mod tests {
     fn a_directory_that_takes_no_files_is_refused() {
         // Permissions do not hold an administrator back, but this file system does.
         let text = refusal(Path::new("/proc/self"));
-        assert!(text.contains("cannot write `/proc/self/lock`"), "{text}");
+        assert!(text.contains("`/proc/self` takes no files"), "{text}");
         if !rustix::process::geteuid().is_root() {
             let temp = tempfile::tempdir().unwrap();
             set_mode(temp.path(), 0o500);
             let text = refusal(temp.path());
             set_mode(temp.path(), 0o700);
-            assert!(text.contains("cannot write"), "{text}");
+            assert!(text.contains("takes no files"), "{text}");
         }
     }
 
@@ -395,20 +348,8 @@ mod tests {
             for (bytes, mode, part) in [
                 (good, 0o640, "can be read by others (mode 640)"),
                 (good, 0o604, "can be read by others (mode 604)"),
-                (
-                    &b" \n"[..],
-                    0o600,
-                    if file == "node.key" {
-                        "32 bytes"
-                    } else {
-                        "is empty"
-                    },
-                ),
-                (
-                    &b"\xff two words"[..],
-                    0o600,
-                    if file == "node.key" { "32" } else { "ASCII" },
-                ),
+                (&b" \n"[..], 0o600, if file == "node.key" { "32 bytes" } else { "is empty" }),
+                (&b"\xff two words"[..], 0o600, if file == "node.key" { "32" } else { "ASCII" }),
             ] {
                 fs::write(&path, bytes).unwrap();
                 set_mode(&path, mode);

@@ -30,16 +30,8 @@ pub(super) struct Feed {
 impl Feed {
     /// A feed whose first change comes after `head`.
     pub(super) fn new(head: Rev) -> Self {
-        let log = Log {
-            changes: VecDeque::new(),
-            bytes: 0,
-            start: head,
-            head,
-        };
-        Self {
-            log: Arc::new(Mutex::new(log)),
-            head: watch::Sender::new(head),
-        }
+        let log = Log { changes: VecDeque::new(), bytes: 0, start: head, head };
+        Self { log: Arc::new(Mutex::new(log)), head: watch::Sender::new(head) }
     }
 
     /// The revision of the last change.
@@ -104,14 +96,7 @@ impl Log {
             return None;
         }
         let first = self.changes.partition_point(|(rev, _)| *rev <= cursor);
-        Some(
-            self.changes
-                .iter()
-                .skip(first)
-                .take(CHANNEL_CHANGES)
-                .cloned()
-                .collect(),
-        )
+        Some(self.changes.iter().skip(first).take(CHANNEL_CHANGES).cloned().collect())
     }
 }
 
@@ -193,11 +178,7 @@ fn is_below(change: &Change, prefix: &str) -> bool {
 }
 
 fn size_of_change(change: &Change) -> usize {
-    let body = if let Change::Put(_, doc) = change {
-        doc.body.len()
-    } else {
-        0
-    };
+    let body = if let Change::Put(_, doc) = change { doc.body.len() } else { 0 };
     key_of(change).map_or(0, |key| key.as_str().len()) + body
 }
 
@@ -209,13 +190,7 @@ mod tests {
     };
 
     fn put(rev: Rev, bytes: usize) -> Change {
-        Change::Put(
-            DocKey::new(&["k"]),
-            Doc {
-                body: vec![0; bytes].into(),
-                rev,
-            },
-        )
+        Change::Put(DocKey::new(&["k"]), Doc { body: vec![0; bytes].into(), rev })
     }
 
     #[test]
@@ -232,11 +207,7 @@ mod tests {
         }
         feed.publish((2000..2100).map(|rev| put(rev, 1024 * 1024)));
         let log = lock(&feed.log);
-        assert!(
-            log.bytes <= LOG_BYTES && log.changes.len() < 17,
-            "{}",
-            log.changes.len()
-        );
+        assert!(log.bytes <= LOG_BYTES && log.changes.len() < 17, "{}", log.changes.len());
         assert_eq!(log.head, 2099);
     }
 

@@ -15,9 +15,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, StorageError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(stopped) => Err(StorageError::Failed(format!(
-            "a task ended early: {stopped}"
-        ))),
+        Err(stopped) => Err(StorageError::Failed(format!("a task ended early: {stopped}"))),
     }
 }
 
@@ -65,11 +63,7 @@ pub(super) fn create_private_dir(path: &Path) -> io::Result<bool> {
 /// Opens a new file that only this user can read. That it exists already is an error, so nobody
 /// can have put a link or a file with looser permissions in its place.
 pub(super) fn create_private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes the names in a directory durable: a rename or a new file is only safe after this.

@@ -34,10 +34,7 @@ struct State {
 
 impl Default for MemoryRegistry {
     fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            feed: Feed::new(0),
-        }
+        Self { state: Mutex::default(), feed: Feed::new(0) }
     }
 }
 
@@ -54,10 +51,7 @@ impl Registry for MemoryRegistry {
             return Err(StorageError::Conflict);
         }
         state.head += 1;
-        let doc = Doc {
-            body,
-            rev: state.head,
-        };
+        let doc = Doc { body, rev: state.head };
         state.docs.insert(key.clone(), doc.clone());
         // Under the lock, so that changes are published in the order of their revisions.
         self.feed.publish([Change::Put(key.clone(), doc)]);
@@ -73,21 +67,14 @@ impl Registry for MemoryRegistry {
         }
         state.head += 1;
         state.docs.remove(key);
-        self.feed
-            .publish([Change::Deleted(key.clone(), state.head)]);
+        self.feed.publish([Change::Deleted(key.clone(), state.head)]);
         Ok(state.head)
     }
 
     async fn list(&self, prefix: &str) -> Result<(Vec<(DocKey, Doc)>, Rev), StorageError> {
         let state = lock(&self.state);
-        let docs = state
-            .docs
-            .iter()
-            .filter(|(key, _)| key.as_str().starts_with(prefix));
-        Ok((
-            docs.map(|(key, doc)| (key.clone(), doc.clone())).collect(),
-            state.head,
-        ))
+        let docs = state.docs.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
+        Ok((docs.map(|(key, doc)| (key.clone(), doc.clone())).collect(), state.head))
     }
 
     async fn watch(
@@ -111,10 +98,7 @@ pub(crate) struct MemoryBlobs {
 #[async_trait]
 impl Blobs for MemoryBlobs {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, StorageError> {
-        Ok(Box::new(MemoryWriter {
-            bytes: Vec::new(),
-            blobs: Arc::clone(&self.blobs),
-        }))
+        Ok(Box::new(MemoryWriter { bytes: Vec::new(), blobs: Arc::clone(&self.blobs) }))
     }
 
     async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
@@ -122,9 +106,7 @@ impl Blobs for MemoryBlobs {
     }
 
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
-        Ok(lock(&self.blobs)
-            .get(digest)
-            .map(|bytes| bytes.len() as u64))
+        Ok(lock(&self.blobs).get(digest).map(|bytes| bytes.len() as u64))
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {

@@ -49,9 +49,7 @@ pub(super) fn check_size(key: &DocKey, body: &Bytes) -> Result<(), StorageError>
         return Ok(());
     }
     let bytes = body.len();
-    Err(StorageError::Failed(format!(
-        "`{key}` has {bytes} bytes, at most {MAX_DOC_BYTES} fit"
-    )))
+    Err(StorageError::Failed(format!("`{key}` has {bytes} bytes, at most {MAX_DOC_BYTES} fit")))
 }
 
 /// What a write expects to find; anything else is [`StorageError::Conflict`].

@@ -109,9 +109,7 @@ mod tests {
         let tokens = expand(arguments.parse().unwrap(), item.parse().unwrap());
         let file = syn::parse2(tokens).unwrap();
         let found = prettyplease::unparse(&file);
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/expand")
-            .join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expand").join(name);
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&path, &found).unwrap();
         }
@@ -131,29 +129,18 @@ mod tests {
 
     #[test]
     fn a_plain_function() {
-        snapshot(
-            "plain.rs",
-            "",
-            "fn hello(_: Request) -> &'static str { \"hello\" }",
-        );
+        snapshot("plain.rs", "", "fn hello(_: Request) -> &'static str { \"hello\" }");
     }
 
     #[test]
     fn a_mistake_keeps_the_item() {
-        snapshot(
-            "mistake.rs",
-            "",
-            "async fn hello() -> Result<Response> { answer(\"hello\") }",
-        );
+        snapshot("mistake.rs", "", "async fn hello() -> Result<Response> { answer(\"hello\") }");
     }
 
     #[test]
     fn each_mistake_has_its_own_message() {
         let message = |arguments: &str, item: &str| {
-            parse(arguments.parse().unwrap(), item.parse().unwrap())
-                .err()
-                .unwrap()
-                .to_string()
+            parse(arguments.parse().unwrap(), item.parse().unwrap()).err().unwrap().to_string()
         };
         let good = "fn f(request: Request) -> Response {}";
         assert!(message("path = \"/\"", good).contains("takes no arguments"));
@@ -162,10 +149,7 @@ mod tests {
             ("fn f<T>(request: T) -> Response {}", "cannot be generic"),
             ("fn f(self) -> Response {}", "a free function"),
             ("fn f() -> Response {}", "takes the request, even"),
-            (
-                "fn f(request: Request, more: u8) -> Response {}",
-                "nothing else",
-            ),
+            ("fn f(request: Request, more: u8) -> Response {}", "nothing else"),
             ("fn f(request: Request) {}", "answers something"),
         ] {
             let found = message("", item);

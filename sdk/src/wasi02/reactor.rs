@@ -120,11 +120,7 @@ fn list(pollable: Pollable, waker: Waker) -> usize {
     WAITS.with_borrow_mut(|waits| {
         let id = waits.next_id;
         waits.next_id = id.wrapping_add(1);
-        waits.list.push(Entry {
-            id,
-            pollable,
-            waker,
-        });
+        waits.list.push(Entry { id, pollable, waker });
         id
     })
 }

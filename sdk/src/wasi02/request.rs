@@ -35,11 +35,7 @@ pub fn receive(request: IncomingRequest) -> Result<Request> {
         Some(0) => Body::empty(),
         _ => {
             let state = State::Whole(request);
-            Body::of(Content::Incoming(Box::new(Arriving {
-                wait: None,
-                state,
-                left: length,
-            })))
+            Body::of(Content::Incoming(Box::new(Arriving { wait: None, state, left: length })))
         }
     };
     head.into_request(body)

@@ -39,9 +39,7 @@ fn with_status(headers: Fields, status: StatusCode) -> Result<OutgoingResponse> 
     let response = OutgoingResponse::new(headers);
     // A new response is a 200 by itself.
     if status != 200 && response.set_status_code(status.as_u16()).is_err() {
-        return Err(Error::internal(format_args!(
-            "the host refused the status {status}"
-        )));
+        return Err(Error::internal(format_args!("the host refused the status {status}")));
     }
     Ok(response)
 }

@@ -125,7 +125,7 @@ impl Arriving {
     fn sized(&self, mut buffer: Vec<u8>) -> Vec<u8> {
         // One byte more than announced: a read without room could not tell that the end is there.
         let wanted = self.left.map_or(READ_SIZE, |left| {
-            usize::try_from(left).map_or(READ_SIZE, |left| READ_SIZE.min(left + 1))
+            usize::try_from(left).map_or(READ_SIZE, |left| READ_SIZE.min(left.saturating_add(1)))
         });
         buffer.reserve_exact(wanted.saturating_sub(buffer.capacity()));
         buffer
@@ -134,10 +134,8 @@ impl Arriving {
     /// Makes a chunk of what was read. Of a buffer that is mostly empty only its content is kept,
     /// and the buffer itself for the next read.
     fn keep(&mut self, open: Open, mut buffer: Vec<u8>) -> Bytes {
-        self.left = self
-            .left
-            .map(|left| left.saturating_sub(buffer.len() as u64));
-        if self.left.is_some() || buffer.len() > READ_SIZE / 2 {
+        self.left = self.left.map(|left| left.saturating_sub(buffer.len() as u64));
+        if buffer.len() > buffer.capacity() / 2 {
             self.state = State::Open(open, Vec::new());
             return buffer.into();
         }

@@ -32,11 +32,7 @@ pub(super) async fn run<S: Serve>(
     write: &WriteHalf<'_>,
     first: BytesMut,
 ) -> End {
-    let Connection {
-        pulse,
-        service,
-        common,
-    } = connection;
+    let Connection { pulse, service, common } = connection;
     let stream = write.as_ref();
     let io = Io::plain(read, stream, pulse, first).guarded(common.heads, connection);
     let service = service_fn(|request: Request<Incoming>| {
@@ -45,22 +41,14 @@ pub(super) async fn run<S: Serve>(
         async move {
             let Ok(mut response) = answer.await;
             if pulse.is_draining() {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
         }
     });
     let mut hyper = pin!(builder(connection).serve_connection(TokioIo::new(io), service));
     let watch = |drained| {
-        Seldom::new(next_alarm(
-            stream,
-            pulse,
-            &common.patience,
-            &common.signals,
-            drained,
-        ))
+        Seldom::new(next_alarm(stream, pulse, &common.patience, &common.signals, drained))
     };
     let mut alarm = watch(false);
     let mut drain = false;

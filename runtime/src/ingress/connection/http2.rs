@@ -53,11 +53,7 @@ pub(super) async fn run<S: Serve>(
     write: &WriteHalf<'_>,
     first: BytesMut,
 ) -> End {
-    let Connection {
-        pulse,
-        service,
-        common,
-    } = connection;
+    let Connection { pulse, service, common } = connection;
     let stream = write.as_ref();
     let io = Io::<Connection<'_, S>>::plain(read, stream, pulse, first);
     let streams = Streams {
@@ -78,13 +74,7 @@ pub(super) async fn run<S: Serve>(
     });
     let mut hyper = pin!(builder(connection, streams).serve_connection(TokioIo::new(io), service));
     let watch = |drained| {
-        Seldom::new(next_alarm(
-            stream,
-            pulse,
-            &common.patience,
-            &common.signals,
-            drained,
-        ))
+        Seldom::new(next_alarm(stream, pulse, &common.patience, &common.signals, drained))
     };
     let mut alarm = watch(false);
     let mut drained = false;
@@ -147,11 +137,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let pace = self
-            .begun
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let pace = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let at_work = AtWork::new(self.pulse.clone());
         let patience = self.patience;
         self.tasks.spawn(async move {
@@ -213,10 +199,7 @@ struct Pace {
 
 impl Pace {
     fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            waiting: AtomicU64::new(0),
-        }
+        Self { start: Instant::now(), waiting: AtomicU64::new(0) }
     }
 
     /// hyper has a piece. It asks for the next one when this one is on its way.

@@ -54,24 +54,13 @@ impl<'a, R: Refuse> Io<'a, R> {
         pulse: &'a Pulse,
         first: BytesMut,
     ) -> Self {
-        Self {
-            read,
-            stream,
-            pulse,
-            held: first,
-            guard: None,
-        }
+        Self { read, stream, pulse, held: first, guard: None }
     }
 
     /// Makes it the socket of an HTTP/1 connection.
     pub(super) fn guarded(mut self, limits: HeadLimits, refuse: &'a R) -> Self {
         let wire = Wire::new(limits);
-        self.guard = Some(Guard {
-            wire,
-            refuse,
-            answer: None,
-            told: false,
-        });
+        self.guard = Some(Guard { wire, refuse, answer: None, told: false });
         self
     }
 
@@ -235,13 +224,7 @@ impl<'a, R: Refuse> Io<'a, R> {
             let code = refusal_code(hypers)?;
             guard.answer = Some(guard.refuse.refuse(refused.unwrap_or(code)));
         }
-        while let Some(rest) = self
-            .guard
-            .as_ref()?
-            .answer
-            .clone()
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.guard.as_ref()?.answer.clone().filter(|rest| !rest.is_empty()) {
             match self.poll_socket_write(cx, |stream| stream.try_write(&rest)) {
                 Poll::Ready(Ok(length)) => self.guard.as_mut()?.answer.as_mut()?.advance(length),
                 other => return Some(other),
@@ -351,11 +334,7 @@ mod tests {
     fn only_hypers_own_answer_is_replaced() {
         let own = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(refusal_code(own), Some(ErrorCode::HeadersTooLarge));
-        let behind = [
-            &b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"[..],
-            own,
-        ]
-        .concat();
+        let behind = [&b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"[..], own].concat();
         assert_eq!(refusal_code(&behind), None);
         assert_eq!(refusal_code(&[&b"tail of a body"[..], own].concat()), None);
         assert_eq!(refusal_code(b"HTTP/1.1 200 OK\r\n\r\n"), None);

@@ -189,10 +189,7 @@ async fn linger(stream: &TcpStream) {
     let deadline = tokio::time::Instant::now() + LINGER_TIME;
     let mut scrap = BytesMut::with_capacity(16 << 10);
     let mut left = LINGER_BYTES;
-    while timeout_at(deadline, stream.readable())
-        .await
-        .is_ok_and(|ready| ready.is_ok())
-    {
+    while timeout_at(deadline, stream.readable()).await.is_ok_and(|ready| ready.is_ok()) {
         scrap.clear();
         match stream.try_read_buf(&mut scrap) {
             Ok(0) => return,

@@ -32,10 +32,7 @@ impl Patience {
     /// No deadline can be nearer than this when it starts. A timer that fires this often sees
     /// each of them in time, whichever starts in between.
     fn shortest(&self) -> Duration {
-        self.head
-            .min(self.write_idle)
-            .min(self.keep_alive)
-            .min(self.closing)
+        self.head.min(self.write_idle).min(self.keep_alive).min(self.closing)
     }
 }
 
@@ -157,8 +154,7 @@ impl Pulse {
     /// hyper accepted a head and called the service. `length` is the length of the body, where
     /// the head tells it.
     pub(super) fn called(&self, length: Option<u64>) {
-        self.framing
-            .store(length.unwrap_or(FRAMING_CHUNKED), Release);
+        self.framing.store(length.unwrap_or(FRAMING_CHUNKED), Release);
     }
 
     /// Whether the service was called for the head that was handed over last.
@@ -318,10 +314,7 @@ mod tests {
     #[test]
     fn the_next_look_is_never_later_than_the_shortest_deadline() {
         let pulse = Pulse::new(Phase::Busy);
-        let patience = Patience {
-            head: Duration::from_millis(300),
-            ..patience(60_000)
-        };
+        let patience = Patience { head: Duration::from_millis(300), ..patience(60_000) };
         assert_eq!(pulse.check(&patience), Ok(Duration::from_millis(300)));
         pulse.enter(Phase::Head);
         passed();

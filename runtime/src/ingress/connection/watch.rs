@@ -114,39 +114,22 @@ impl Wake for Bell {
 
 impl<F: Future> Seldom<F> {
     pub(super) fn new(future: F) -> Self {
-        let bell = Arc::new(Bell {
-            rung: AtomicBool::new(true),
-            task: Mutex::new(None),
-        });
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::new(None) });
         let waker = Waker::from(bell.clone());
-        Self {
-            future: Box::pin(future),
-            bell,
-            waker,
-            task: None,
-        }
+        Self { future: Box::pin(future), bell, waker, task: None }
     }
 
     /// Polls the future if it has woken itself since.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        if !self
-            .task
-            .as_ref()
-            .is_some_and(|task| task.will_wake(cx.waker()))
-        {
-            *self
-                .bell
-                .task
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *self.bell.task.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(cx.waker().clone());
             self.task = Some(cx.waker().clone());
         }
         if !self.bell.rung.load(Acquire) || !self.bell.rung.swap(false, AcqRel) {
             return Poll::Pending;
         }
-        self.future
-            .as_mut()
-            .poll(&mut Context::from_waker(&self.waker))
+        self.future.as_mut().poll(&mut Context::from_waker(&self.waker))
     }
 }
 

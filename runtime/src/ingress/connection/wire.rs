@@ -59,10 +59,7 @@ enum State {
 
 impl Wire {
     pub(super) fn new(limits: HeadLimits) -> Self {
-        Self {
-            limits,
-            state: State::Head(Scan::default()),
-        }
+        Self { limits, state: State::Head(Scan::default()) }
     }
 
     /// How many of `bytes`, which follow what was handed over, may be handed over now.
@@ -80,9 +77,7 @@ impl Wire {
                 }
             },
             State::Handing(length) => *length,
-            State::Length(left) => usize::try_from(*left)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len()),
+            State::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len()),
             State::Chunked(chunks) => chunks.clone().eat(bytes).0,
             State::Broken => bytes.len(),
             State::Asked | State::Refused(_) => 0,
@@ -133,10 +128,7 @@ impl Wire {
 
     /// Whether a message is on its way and the rest of it has not come.
     pub(super) fn is_within_body(&self) -> bool {
-        matches!(
-            self.state,
-            State::Length(_) | State::Chunked(_) | State::Broken
-        )
+        matches!(self.state, State::Length(_) | State::Chunked(_) | State::Broken)
     }
 
     /// Why the head is refused.
@@ -227,10 +219,7 @@ impl Scan {
 
     /// hyper refuses a field with a space before its colon, so names can be compared with it.
     fn field(&mut self, text: &[u8]) -> Option<ErrorCode> {
-        let is = |name: &[u8]| {
-            text.get(..name.len())
-                .is_some_and(|t| t.eq_ignore_ascii_case(name))
-        };
+        let is = |name: &[u8]| text.get(..name.len()).is_some_and(|t| t.eq_ignore_ascii_case(name));
         let again = match text.first() {
             Some(b'c' | b'C') if is(b"content-length:") => {
                 std::mem::replace(&mut self.content_length, true)
@@ -248,9 +237,7 @@ impl Scan {
 fn first_line(bytes: &[u8]) -> Option<&[u8]> {
     // `skip_until` is the standard library's way to `memchr`.
     let length = { bytes }.skip_until(b'\n').ok()?;
-    bytes
-        .get(..length)
-        .filter(|line| line.last() == Some(&b'\n'))
+    bytes.get(..length).filter(|line| line.last() == Some(&b'\n'))
 }
 
 /// Where in a chunked body the connection is (RFC 9112 §7.1). It takes exactly the steps of
@@ -346,10 +333,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: HeadLimits = HeadLimits {
-        uri: 100,
-        headers: 200,
-    };
+    const LIMITS: HeadLimits = HeadLimits { uri: 100, headers: 200 };
 
     /// Feeds `bytes` in pieces and returns what was handed over per message, head and body.
     fn feed(bytes: &[u8], step: usize, framing: &[Framing]) -> (Vec<Vec<u8>>, Wire) {
@@ -408,30 +392,12 @@ mod tests {
         let table: &[(&str, Option<ErrorCode>)] = &[
             ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", None),
             ("\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", None),
-            (
-                "GET / HTTP/1.1\nhost: a\r\n\r\n",
-                Some(ErrorCode::BadRequest),
-            ),
-            (
-                "GET / HTTP/1.1\r\nhost: a\n\r\n",
-                Some(ErrorCode::BadRequest),
-            ),
-            (
-                "GET / HTTP/1.1\r\nhost: a\r\n\n",
-                Some(ErrorCode::BadRequest),
-            ),
-            (
-                "\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
-                Some(ErrorCode::BadRequest),
-            ),
-            (
-                "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n",
-                Some(ErrorCode::BadRequest),
-            ),
-            (
-                "GET /#f HTTP/1.1\r\nhost: a\r\n\r\n",
-                Some(ErrorCode::BadRequest),
-            ),
+            ("GET / HTTP/1.1\nhost: a\r\n\r\n", Some(ErrorCode::BadRequest)),
+            ("GET / HTTP/1.1\r\nhost: a\n\r\n", Some(ErrorCode::BadRequest)),
+            ("GET / HTTP/1.1\r\nhost: a\r\n\n", Some(ErrorCode::BadRequest)),
+            ("\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", Some(ErrorCode::BadRequest)),
+            ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n", Some(ErrorCode::BadRequest)),
+            ("GET /#f HTTP/1.1\r\nhost: a\r\n\r\n", Some(ErrorCode::BadRequest)),
             ("P / HTTP/1.1\r\ncontent-length: 3\r\n\r\n", None),
             (
                 "P / HTTP/1.1\r\nContent-Length: 3\r\nCONTENT-length: 3\r\n\r\n",
@@ -449,14 +415,8 @@ mod tests {
                 "P / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
                 Some(ErrorCode::BadRequest),
             ),
-            (
-                "P / HTTP/1.1\r\ncontent-length-x: 3\r\ncontent-length: 3\r\n\r\n",
-                None,
-            ),
-            (
-                &format!("GET /{} HTTP/1.1\r\n", long(200)),
-                Some(ErrorCode::UriTooLong),
-            ),
+            ("P / HTTP/1.1\r\ncontent-length-x: 3\r\ncontent-length: 3\r\n\r\n", None),
+            (&format!("GET /{} HTTP/1.1\r\n", long(200)), Some(ErrorCode::UriTooLong)),
             (&long(200), Some(ErrorCode::UriTooLong)),
             (&format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", long(150)), None),
             (
@@ -508,11 +468,7 @@ mod tests {
             "0\r\n\rX",
             "0\r\na\rX",
         ] {
-            assert_eq!(
-                Chunks::default().eat(body.as_bytes()).1,
-                Chunk::Broken,
-                "{body:?}"
-            );
+            assert_eq!(Chunks::default().eat(body.as_bytes()).1, Chunk::Broken, "{body:?}");
         }
     }
 

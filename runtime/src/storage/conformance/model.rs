@@ -91,20 +91,12 @@ async fn compare(steps: Vec<Step>) -> TestCaseResult {
     let dir = tempfile::tempdir().unwrap();
     let memory = MemoryRegistry::default();
     let mut subject = open(dir.path()).await;
-    let mut told = (
-        memory.watch("", 0).await.unwrap(),
-        subject.watch("", 0).await.unwrap(),
-    );
+    let mut told = (memory.watch("", 0).await.unwrap(), subject.watch("", 0).await.unwrap());
     for step in steps {
         match step {
             Step::Writes(writes) => {
                 let mut resolved = Vec::new();
-                for Write {
-                    key: k,
-                    body,
-                    expect,
-                } in writes
-                {
+                for Write { key: k, body, expect } in writes {
                     let expect = expect.resolve(&memory, &key(k)).await;
                     resolved.push((key(k), body.map(Bytes::from), expect));
                 }
@@ -160,11 +152,7 @@ async fn compare_told(told: &mut (Receiver<Change>, Receiver<Change>)) -> TestCa
 
 #[test]
 fn random_operations_have_the_same_results() {
-    let config = Config {
-        cases: 32,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
     proptest!(config, |(steps in steps())| {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(compare(steps))?;

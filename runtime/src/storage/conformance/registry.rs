@@ -17,11 +17,7 @@ pub(super) async fn k1_a_write_happens_only_as_expected(subject: Subject) {
     assert_eq!(registry.delete(&k, Expect::Absent).await, conflict);
     assert_eq!(registry.delete(&k, Expect::Rev(0)).await, conflict);
     assert_eq!(registry.get(&k).await, Ok(None));
-    assert_eq!(
-        registry.delete(&k, Expect::Any).await,
-        Ok(0),
-        "nothing happened yet"
-    );
+    assert_eq!(registry.delete(&k, Expect::Any).await, Ok(0), "nothing happened yet");
 
     let first = put("1", Expect::Absent).await.unwrap();
     assert_eq!(put("no", Expect::Absent).await, conflict);
@@ -40,11 +36,7 @@ pub(super) async fn k1_a_write_happens_only_as_expected(subject: Subject) {
     assert_eq!(registry.get(&k).await, Ok(None));
     assert_eq!(put("no", Expect::Rev(third)).await, conflict);
     assert_eq!(put("no", Expect::Rev(gone)).await, conflict);
-    assert_eq!(
-        registry.delete(&k, Expect::Any).await,
-        Ok(gone),
-        "nothing changed"
-    );
+    assert_eq!(registry.delete(&k, Expect::Any).await, Ok(gone), "nothing changed");
     put("4", Expect::Any).await.unwrap();
     registry.delete(&k, Expect::Any).await.unwrap();
     assert_eq!(registry.get(&k).await, Ok(None));
@@ -74,26 +66,11 @@ pub(super) async fn k3_a_list_is_in_byte_order_and_exact(subject: Subject) {
     let registry = &subject.registry;
     assert_eq!(registry.list("").await, Ok((vec![], 0)));
     let mut rev = 0;
-    for k in [
-        "b",
-        "apps/b",
-        "apps/a-b",
-        "apps/a.b",
-        "apps/a",
-        "apps/a/v2",
-        "apps/a/v10",
-        "app",
-    ] {
-        rev = registry
-            .put(&key(k), k.into(), Expect::Absent)
-            .await
-            .unwrap();
+    for k in ["b", "apps/b", "apps/a-b", "apps/a.b", "apps/a", "apps/a/v2", "apps/a/v10", "app"] {
+        rev = registry.put(&key(k), k.into(), Expect::Absent).await.unwrap();
     }
     for (prefix, expected) in [
-        (
-            "apps/a",
-            &["apps/a", "apps/a-b", "apps/a.b", "apps/a/v10", "apps/a/v2"][..],
-        ),
+        ("apps/a", &["apps/a", "apps/a-b", "apps/a.b", "apps/a/v10", "apps/a/v2"][..]),
         ("apps/a/", &["apps/a/v10", "apps/a/v2"]),
         ("apps/a/v2", &["apps/a/v2"]),
         ("apps/a/v20", &[]),
@@ -113,23 +90,14 @@ pub(super) async fn k4_a_document_has_a_largest_size(subject: Subject) {
     let registry = &subject.registry;
     for size in [0, 1, MAX_DOC_BYTES] {
         let body = Bytes::from(vec![0xfe; size]);
-        let rev = registry
-            .put(&key("a"), body.clone(), Expect::Any)
-            .await
-            .unwrap();
+        let rev = registry.put(&key("a"), body.clone(), Expect::Any).await.unwrap();
         let found = registry.get(&key("a")).await.unwrap().unwrap();
         assert_eq!((found.body, found.rev), (body, rev));
     }
     let before = registry.list("").await.unwrap();
     let body = Bytes::from(vec![0; MAX_DOC_BYTES + 1]);
-    let error = registry
-        .put(&key("a"), body, Expect::Any)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, StorageError::Failed(text) if text.contains("262145")),
-        "{error}"
-    );
+    let error = registry.put(&key("a"), body, Expect::Any).await.unwrap_err();
+    assert!(matches!(&error, StorageError::Failed(text) if text.contains("262145")), "{error}");
     assert_eq!(registry.list("").await.unwrap(), before);
 }
 
@@ -137,11 +105,7 @@ pub(super) async fn k5_concurrent_increments_are_all_counted(subject: Subject) {
     const TASKS: u64 = 64;
     const EACH: u64 = 4;
     let k = key("counter");
-    subject
-        .registry
-        .put(&k, "0".into(), Expect::Absent)
-        .await
-        .unwrap();
+    subject.registry.put(&k, "0".into(), Expect::Absent).await.unwrap();
     let mut tasks = JoinSet::new();
     for _ in 0..TASKS {
         let (registry, k) = (Arc::clone(&subject.registry), k.clone());
@@ -150,10 +114,7 @@ pub(super) async fn k5_concurrent_increments_are_all_counted(subject: Subject) {
             while left > 0 {
                 let found = registry.get(&k).await.unwrap().unwrap();
                 let next = number(&found.body) + 1;
-                match registry
-                    .put(&k, next.to_string().into(), Expect::Rev(found.rev))
-                    .await
-                {
+                match registry.put(&k, next.to_string().into(), Expect::Rev(found.rev)).await {
                     Ok(_) => left -= 1,
                     Err(StorageError::Conflict) => {}
                     Err(error) => panic!("{error}"),
@@ -165,10 +126,7 @@ pub(super) async fn k5_concurrent_increments_are_all_counted(subject: Subject) {
         result.unwrap();
     }
     let found = subject.registry.get(&k).await.unwrap().unwrap();
-    assert_eq!(
-        (number(&found.body), found.rev),
-        (TASKS * EACH, TASKS * EACH + 1)
-    );
+    assert_eq!((number(&found.body), found.rev), (TASKS * EACH, TASKS * EACH + 1));
 }
 
 pub(super) async fn k6_of_concurrent_creations_one_wins(subject: Subject) {
@@ -177,9 +135,7 @@ pub(super) async fn k6_of_concurrent_creations_one_wins(subject: Subject) {
     for task in 0..64 {
         let (registry, k) = (Arc::clone(&subject.registry), k.clone());
         tasks.spawn(async move {
-            let result = registry
-                .put(&k, task.to_string().into(), Expect::Absent)
-                .await;
+            let result = registry.put(&k, task.to_string().into(), Expect::Absent).await;
             result.map(|rev| (task, rev))
         });
     }
@@ -190,9 +146,7 @@ pub(super) async fn k6_of_concurrent_creations_one_wins(subject: Subject) {
             Err(error) => assert_eq!(error, StorageError::Conflict),
         }
     }
-    let [(task, rev)] = winners[..] else {
-        panic!("{winners:?}")
-    };
+    let [(task, rev)] = winners[..] else { panic!("{winners:?}") };
     let found = subject.registry.get(&k).await.unwrap().unwrap();
     assert_eq!((number(&found.body), found.rev), (task, rev));
 }
@@ -204,10 +158,7 @@ pub(super) async fn k7_a_write_that_returned_is_read(subject: Subject) {
         tasks.spawn(async move {
             let k = DocKey::new(&["k", &task.to_string()]);
             for round in 0..8 {
-                let rev = registry
-                    .put(&k, round.to_string().into(), Expect::Any)
-                    .await
-                    .unwrap();
+                let rev = registry.put(&k, round.to_string().into(), Expect::Any).await.unwrap();
                 let found = registry.get(&k).await.unwrap().unwrap();
                 assert_eq!((number(&found.body), found.rev), (round, rev));
                 let (docs, at) = registry.list(k.as_str()).await.unwrap();
@@ -220,6 +171,23 @@ pub(super) async fn k7_a_write_that_returned_is_read(subject: Subject) {
     while let Some(result) = tasks.join_next().await {
         result.unwrap();
     }
+}
+
+pub(super) async fn k8_a_list_and_its_revision_belong_together(subject: Subject) {
+    let registry = Arc::clone(&subject.registry);
+    let writer = tokio::spawn(async move {
+        for _ in 0..300 {
+            registry.put(&key("only"), "".into(), Expect::Any).await.unwrap();
+        }
+    });
+    let mut seen = 0;
+    while seen < 300 {
+        let (docs, at) = subject.registry.list("").await.unwrap();
+        // Every revision is one of this document, so the latest is that of its latest state.
+        assert_eq!(docs.last().map_or(0, |(_, doc)| doc.rev), at);
+        seen = at;
+    }
+    writer.await.unwrap();
 }
 
 fn number(body: &[u8]) -> u64 {

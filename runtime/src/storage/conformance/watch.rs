@@ -52,11 +52,7 @@ async fn churn(registry: &Arc<dyn Registry>, rounds: u64) {
                 let k = DocKey::new(&["k", &((task + round) % 7).to_string()]);
                 let written = match (task + round) % 5 {
                     0 => registry.delete(&k, Expect::Any).await,
-                    _ => {
-                        registry
-                            .put(&k, format!("{task}-{round}").into(), Expect::Any)
-                            .await
-                    }
+                    _ => registry.put(&k, format!("{task}-{round}").into(), Expect::Any).await,
                 };
                 written.unwrap();
             }
@@ -77,10 +73,7 @@ pub(super) async fn w1_a_watcher_sees_every_later_state(subject: Subject) {
         let registry = Arc::clone(registry);
         async move {
             churn(&registry, 20).await;
-            registry
-                .put(&key("end"), "".into(), Expect::Any)
-                .await
-                .unwrap()
+            registry.put(&key("end"), "".into(), Expect::Any).await.unwrap()
         }
     });
     while !view.docs.contains_key(&key("end")) {
@@ -108,10 +101,7 @@ pub(super) async fn w2_changes_come_in_order_and_below_the_prefix(subject: Subje
     assert_eq!(next(&mut all).await, Change::Put(a.clone(), doc("1", one)));
     for changes in [&mut all, &mut later] {
         assert_eq!(next(changes).await, Change::Put(a.clone(), doc("2", two)));
-        assert_eq!(
-            next(changes).await,
-            Change::Put(ab.clone(), doc("3", three))
-        );
+        assert_eq!(next(changes).await, Change::Put(ab.clone(), doc("3", three)));
         assert_eq!(next(changes).await, Change::Deleted(a.clone(), four));
     }
     drop(all);
@@ -124,10 +114,7 @@ pub(super) async fn w3_what_did_not_happen_is_not_told(subject: Subject) {
     let k = key("a");
     let mut changes = registry.watch("", 0).await.unwrap();
     let conflict = Err(StorageError::Conflict);
-    assert_eq!(
-        registry.put(&k, "no".into(), Expect::Rev(1)).await,
-        conflict
-    );
+    assert_eq!(registry.put(&k, "no".into(), Expect::Rev(1)).await, conflict);
     assert_eq!(registry.delete(&k, Expect::Rev(1)).await, conflict);
     registry.delete(&k, Expect::Any).await.unwrap();
     let rev = registry.put(&k, "yes".into(), Expect::Any).await.unwrap();
@@ -141,19 +128,13 @@ pub(super) async fn w4_a_slow_watcher_lists_again_and_misses_nothing(subject: Su
     let mut changes = registry.watch("", 0).await.unwrap();
     // More than the channel and the log hold together, while nobody listens.
     churn(registry, ((2 * LOG_CHANGES + CHANNEL_CHANGES) / 16) as u64).await;
-    let end = registry
-        .put(&key("end"), "".into(), Expect::Any)
-        .await
-        .unwrap();
+    let end = registry.put(&key("end"), "".into(), Expect::Any).await.unwrap();
     while view.rev < end {
         let change = next(&mut changes).await;
         view.take(change, &**registry).await;
     }
     assert!(view.resyncs > 0, "the log is longer than it may be");
-    let after = registry
-        .put(&key("after"), "".into(), Expect::Any)
-        .await
-        .unwrap();
+    let after = registry.put(&key("after"), "".into(), Expect::Any).await.unwrap();
     while view.rev < after {
         let change = next(&mut changes).await;
         view.take(change, &**registry).await;
@@ -179,10 +160,7 @@ pub(super) async fn w6_what_is_told_can_be_read(subject: Subject) {
         let registry = Arc::clone(registry);
         async move {
             churn(&registry, 8).await;
-            registry
-                .put(&key("end"), "".into(), Expect::Any)
-                .await
-                .unwrap();
+            registry.put(&key("end"), "".into(), Expect::Any).await.unwrap();
         }
     });
     loop {
@@ -195,10 +173,7 @@ pub(super) async fn w6_what_is_told_can_be_read(subject: Subject) {
         let (_, at) = registry.list("none").await.unwrap();
         assert!(at >= rev, "told of {rev} while {at} was the latest");
         let found = registry.get(&told).await.unwrap();
-        assert!(
-            found.is_none_or(|doc| doc.rev >= rev),
-            "told of {rev} of `{told}`"
-        );
+        assert!(found.is_none_or(|doc| doc.rev >= rev), "told of {rev} of `{told}`");
         if told == key("end") {
             break;
         }
@@ -209,14 +184,8 @@ pub(super) async fn w6_what_is_told_can_be_read(subject: Subject) {
 pub(super) async fn w7_a_watch_ends_with_the_registry(subject: Subject) {
     let Subject { registry, .. } = subject;
     let mut changes = registry.watch("", 0).await.unwrap();
-    let rev = registry
-        .put(&key("a"), "1".into(), Expect::Any)
-        .await
-        .unwrap();
+    let rev = registry.put(&key("a"), "1".into(), Expect::Any).await.unwrap();
     drop(registry);
-    assert_eq!(
-        next(&mut changes).await,
-        Change::Put(key("a"), doc("1", rev))
-    );
+    assert_eq!(next(&mut changes).await, Change::Put(key("a"), doc("1", rev)));
     assert_eq!(timeout(PATIENCE, changes.recv()).await, Ok(None));
 }

@@ -43,13 +43,7 @@ impl EmbeddedBlobs {
             fs::remove_file(&left).map_err(|error| failed("remove", &left, &error))?;
         }
         let publishing = array::from_fn(|_| Mutex::default());
-        Ok(Self {
-            folder: Arc::new(Folder {
-                root,
-                temps,
-                publishing,
-            }),
-        })
+        Ok(Self { folder: Arc::new(Folder { root, temps, publishing }) })
     }
 
     /// Whether there is no blob at all. Blocks.
@@ -72,11 +66,7 @@ impl Blobs for EmbeddedBlobs {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, StorageError> {
         let draft = self.on_folder(Draft::create).await?;
         let folder = Arc::clone(&self.folder);
-        Ok(Box::new(FileWriter {
-            folder,
-            draft: Some(draft),
-            buffer: Vec::new(),
-        }))
+        Ok(Box::new(FileWriter { folder, draft: Some(draft), buffer: Vec::new() }))
     }
 
     async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError> {
@@ -170,9 +160,7 @@ impl Folder {
                 continue;
             }
             for path in entries(&shelf)? {
-                let digest = path
-                    .file_name()
-                    .and_then(|name| name.to_str()?.parse().ok());
+                let digest = path.file_name().and_then(|name| name.to_str()?.parse().ok());
                 digests.extend(digest.filter(|digest| self.path(digest) == path));
             }
         }
@@ -189,8 +177,7 @@ impl Folder {
             sync_dir(&self.root).map_err(|error| failed("sync", &self.root, &error))?;
         }
         let new = size_of(&path)?.is_none();
-        temp.rename(&path)
-            .map_err(|error| failed("rename a file to", &path, &error))?;
+        temp.rename(&path).map_err(|error| failed("rename a file to", &path, &error))?;
         if let Err(error) = sync_dir(&shelf) {
             if new {
                 fs::remove_file(&path).ok();
@@ -212,10 +199,7 @@ struct FileWriter {
 impl FileWriter {
     fn take(&mut self) -> Result<(Draft, Vec<u8>), StorageError> {
         let lost = || StorageError::Failed("an earlier write to this blob failed".into());
-        Ok((
-            self.draft.take().ok_or_else(lost)?,
-            mem::take(&mut self.buffer),
-        ))
+        Ok((self.draft.take().ok_or_else(lost)?, mem::take(&mut self.buffer)))
     }
 }
 
@@ -264,20 +248,14 @@ impl Draft {
         let name = format!("{:032x}", u128::from_ne_bytes(random()?));
         let temp = TempFile::new(folder.temps.join(name));
         match create_private_file(temp.path()) {
-            Ok(file) => Ok(Self {
-                temp,
-                file,
-                hasher: Sha256::new(),
-            }),
+            Ok(file) => Ok(Self { temp, file, hasher: Sha256::new() }),
             Err(error) => Err(failed("create", temp.path(), &error)),
         }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.hasher.update(bytes);
-        self.file
-            .write_all(bytes)
-            .map_err(|error| failed("write", self.temp.path(), &error))
+        self.file.write_all(bytes).map_err(|error| failed("write", self.temp.path(), &error))
     }
 
     /// Makes the bytes durable; their name is not yet.

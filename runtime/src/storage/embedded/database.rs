@@ -36,7 +36,7 @@ const MIGRATIONS: &[&str] = &["
 /// How long to wait for somebody who looks at the file with another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log beside the database is cut back to this size when it starts again.
-const LOG_BYTES: u64 = 64 * 1024 * 1024;
+const LOG_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Why a statement on the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +47,9 @@ pub(super) enum Fault {
     /// SQLite is content, but what it returned cannot be what was stored.
     #[error("{0}")]
     Content(String),
-    /// An earlier failure keeps this file from being written until it is opened again.
+    /// The file may be sound, but this server must not write it, or no longer.
     #[error("{0}")]
-    Broken(String),
+    Refused(String),
 }
 
 impl Fault {
@@ -70,7 +70,7 @@ impl Fault {
         let text = format!("`{}`: {self}", path.display());
         match self {
             Self::Content(why) => damaged(path, why),
-            Self::Broken(_) => StorageError::Failed(text),
+            Self::Refused(_) => StorageError::Failed(text),
             Self::Sqlite(error) if is_full(error) => StorageError::Full(text),
             Self::Sqlite(error) if is_damage(error) => damaged(path, &error.to_string()),
             Self::Sqlite(_) => StorageError::Failed(text),
@@ -88,10 +88,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error as E;
     match error {
         E::SqliteFailure(error, _) => {
-            matches!(
-                error.code,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
-            )
+            matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         }
         // Our statements are fixed: one that does not fit its table means the table is not ours.
         E::SqlInputError { .. }
@@ -118,17 +115,11 @@ pub(super) fn open_writer(path: &Path, may_begin: bool) -> Result<Connection, St
     let log = log_of(path);
     let begins = size_of(path)?.unwrap_or(0) == 0;
     if begins && !may_begin {
-        return Err(damaged(
-            path,
-            "missing or empty, while there are artifacts in `blobs`",
-        ));
+        return Err(damaged(path, "missing or empty, while there are artifacts in `blobs`"));
     }
     // SQLite would throw the log away together with the records in it.
     if begins && size_of(&log)?.unwrap_or(0) > 0 {
-        let why = format!(
-            "missing or empty, while there are records in `{}`",
-            log.display()
-        );
+        let why = format!("missing or empty, while there are records in `{}`", log.display());
         return Err(damaged(path, &why));
     }
     if begins {
@@ -172,11 +163,11 @@ fn prepare_writer(path: &Path, may_begin: bool) -> Result<Connection, Fault> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // The writer does this itself, to see when it fails.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", LOG_BYTES as i64)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     migrate(&mut connection)?;
     // The switch to a log answers before it is done, and says nothing when the disk fails then.
     if waiting_pages(&connection)?.is_none() {
-        return Err(Fault::Broken(
+        return Err(Fault::Refused(
             "its log cannot be kept: the disk failed, or its file system is not fit for it".into(),
         ));
     }
@@ -195,20 +186,16 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
 /// Refuses a file that is not ours, that lost its tables, or that a newer server has written.
 fn check_identity(connection: &Connection, may_begin: bool) -> Result<(), Fault> {
     let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", params![], |row| {
-            row.get(0)
-        })?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", params![], |row| row.get(0))?;
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version = version(connection)?;
     let known = MIGRATIONS.len();
     match (tables, id, version) {
         (0, 0, 0) if may_begin => Ok(()),
-        (0, 0, 0) => Err(Fault::Content(
-            "empty, while there are artifacts in `blobs`".into(),
-        )),
+        (0, 0, 0) => Err(Fault::Content("empty, while there are artifacts in `blobs`".into())),
         (0, ..) => Err(Fault::Content("its tables are gone".into())),
         (_, APPLICATION_ID, 1..) if version <= known => Ok(()),
-        (_, APPLICATION_ID, 1..) => Err(Fault::Broken(format!(
+        (_, APPLICATION_ID, 1..) => Err(Fault::Refused(format!(
             "it has schema {version}, this server knows schemas up to {known}: a newer server \
              has written it, start that one"
         ))),
@@ -219,11 +206,7 @@ fn check_identity(connection: &Connection, may_begin: bool) -> Result<(), Fault>
 fn check_pages(connection: &Connection) -> Result<(), Fault> {
     let finding: String =
         connection.query_row("PRAGMA integrity_check(1)", params![], |row| row.get(0))?;
-    if finding == "ok" {
-        Ok(())
-    } else {
-        Err(Fault::Content(finding))
-    }
+    if finding == "ok" { Ok(()) } else { Err(Fault::Content(finding)) }
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), Fault> {
@@ -258,4 +241,17 @@ fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use faas_api::Digest;
+
+    #[test]
+    fn a_released_step_is_never_edited() {
+        let steps: Vec<_> =
+            MIGRATIONS.iter().map(|sql| Digest::of(sql.as_bytes()).short()).collect();
+        assert_eq!(steps, ["bab7744e6ec1"]);
+    }
 }

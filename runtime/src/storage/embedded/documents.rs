@@ -17,9 +17,7 @@ pub(super) fn get(connection: &Connection, key: &DocKey) -> Result<Option<Doc>, 
 /// The revision of a document, if there is one.
 pub(super) fn rev(connection: &Connection, key: &DocKey) -> Result<Option<Rev>, Fault> {
     let mut select = connection.prepare_cached("SELECT rev FROM doc WHERE key = ?1")?;
-    let rev = select
-        .query_row([key.as_str()], |row| row.get(0))
-        .optional()?;
+    let rev = select.query_row([key.as_str()], |row| row.get(0)).optional()?;
     rev.map(to_rev).transpose()
 }
 
@@ -46,20 +44,13 @@ pub(super) fn put(connection: &Connection, key: &DocKey, doc: &Doc) -> Result<()
          DO UPDATE SET rev = excluded.rev, sum = excluded.sum, body = excluded.body",
     )?;
     let sum = checksum(key.as_str(), doc.rev, &doc.body);
-    upsert.execute(params![
-        key.as_str(),
-        from_rev(doc.rev)?,
-        sum,
-        &doc.body[..]
-    ])?;
+    upsert.execute(params![key.as_str(), from_rev(doc.rev)?, sum, &doc.body[..]])?;
     Ok(())
 }
 
 /// Removes a document.
 pub(super) fn delete(connection: &Connection, key: &DocKey) -> Result<(), Fault> {
-    connection
-        .prepare_cached("DELETE FROM doc WHERE key = ?1")?
-        .execute([key.as_str()])?;
+    connection.prepare_cached("DELETE FROM doc WHERE key = ?1")?.execute([key.as_str()])?;
     Ok(())
 }
 
@@ -86,9 +77,7 @@ pub(super) fn verify(connection: &Connection) -> Result<Rev, Fault> {
     while let Some(row) = rows.next()? {
         let (key, doc) = verified(row)?;
         if doc.rev > head {
-            return Err(Fault::Content(format!(
-                "`{key}` is newer than the latest revision"
-            )));
+            return Err(Fault::Content(format!("`{key}` is newer than the latest revision")));
         }
     }
     Ok(head)
@@ -106,17 +95,9 @@ fn verified(row: &Row<'_>) -> Result<(DocKey, Doc), Fault> {
     let sum: i64 = row.get(2)?;
     let body: Vec<u8> = row.get(3)?;
     if sum != checksum(&key, rev, &body) {
-        return Err(Fault::Content(format!(
-            "`{key}` does not match its checksum"
-        )));
+        return Err(Fault::Content(format!("`{key}` does not match its checksum")));
     }
-    Ok((
-        DocKey::new(&[&key]),
-        Doc {
-            body: body.into(),
-            rev,
-        },
-    ))
+    Ok((DocKey::new(&[&key]), Doc { body: body.into(), rev }))
 }
 
 /// The first eight bytes of a SHA-256: against accidents, not against people.
@@ -126,10 +107,7 @@ fn checksum(key: &str, rev: Rev, body: &[u8]) -> i64 {
     hasher.update((key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(body);
-    hasher
-        .finalize()
-        .first_chunk()
-        .map_or(0, |first| i64::from_le_bytes(*first))
+    hasher.finalize().first_chunk().map_or(0, |first| i64::from_le_bytes(*first))
 }
 
 /// SQLite's integers are signed.

@@ -29,11 +29,7 @@ impl Readers {
     pub(super) fn new(path: PathBuf) -> Arc<Self> {
         let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
         let permits = Arc::new(Semaphore::new(count));
-        Arc::new(Self {
-            path,
-            idle: Mutex::default(),
-            permits,
-        })
+        Arc::new(Self { path, idle: Mutex::default(), permits })
     }
 
     /// Runs `work` with a connection.
@@ -46,17 +42,9 @@ impl Readers {
         let readers = Arc::clone(self);
         blocking(move || {
             let _permit = permit;
-            readers
-                .run(work)
-                .map_err(|fault| fault.explain(&readers.path))
+            readers.run(work).map_err(|fault| fault.explain(&readers.path))
         })
         .await
-    }
-
-    /// Closes the idle connections and lets no further read begin.
-    pub(super) fn close(&self) {
-        self.permits.close();
-        lock(&self.idle).clear();
     }
 
     fn run<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, Fault>) -> Result<T, Fault> {
@@ -67,9 +55,7 @@ impl Readers {
         };
         let value = work(&mut connection)?;
         // Only one that worked goes back: after an error a fresh one is the safer start.
-        if !self.permits.is_closed() {
-            lock(&self.idle).push(connection);
-        }
+        lock(&self.idle).push(connection);
         Ok(value)
     }
 }

@@ -20,6 +20,8 @@ const FILE: &str = "state.db";
 /// The platform's records in an SQLite file. Dropping it waits for writes that were asked for.
 #[derive(Debug)]
 pub(crate) struct EmbeddedRegistry {
+    /// Before the writer, so that the writer is the last to close the file: only then SQLite
+    /// empties and removes the log.
     readers: Arc<Readers>,
     writer: WriterThread,
     feed: Arc<Feed>,
@@ -34,18 +36,7 @@ impl EmbeddedRegistry {
         let head = documents::verify(&connection).map_err(|fault| fault.explain(&path))?;
         let feed = Arc::new(Feed::new(head));
         let writer = Writer::new(path.clone(), connection, Arc::clone(&feed));
-        Ok(Self {
-            readers: Readers::new(path),
-            writer: WriterThread::start(writer)?,
-            feed,
-        })
-    }
-}
-
-impl Drop for EmbeddedRegistry {
-    fn drop(&mut self) {
-        // The writer has to be the last to close: only then SQLite empties and removes the log.
-        self.readers.close();
+        Ok(Self { readers: Readers::new(path), writer: WriterThread::start(writer)?, feed })
     }
 }
 
@@ -53,9 +44,7 @@ impl Drop for EmbeddedRegistry {
 impl Registry for EmbeddedRegistry {
     async fn get(&self, key: &DocKey) -> Result<Option<Doc>, StorageError> {
         let key = key.clone();
-        self.readers
-            .read(move |connection| documents::get(connection, &key))
-            .await
+        self.readers.read(move |connection| documents::get(connection, &key)).await
     }
 
     async fn put(&self, key: &DocKey, body: Bytes, expect: Expect) -> Result<Rev, StorageError> {

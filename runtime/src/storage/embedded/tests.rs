@@ -54,20 +54,14 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn everything_is_there_after_a_restart() {
     let (dir, state, digest) = filled().await;
-    assert!(
-        !dir.path().join("state.db-wal").exists(),
-        "a clean end leaves no log"
-    );
+    assert!(!dir.path().join("state.db-wal").exists(), "a clean end leaves no log");
     for _ in 0..2 {
         let (registry, blobs) = open(dir.path()).await.unwrap();
         assert_eq!(registry.list("").await.unwrap(), state);
         assert_eq!(blobs.get(&digest).await, Ok(Some("artifact".into())));
     }
     let (registry, _) = open(dir.path()).await.unwrap();
-    let rev = registry
-        .put(&DocKey::new(&["k"]), "".into(), Expect::Any)
-        .await
-        .unwrap();
+    let rev = registry.put(&DocKey::new(&["k"]), "".into(), Expect::Any).await.unwrap();
     assert_eq!(rev, state.1 + 1, "no revision is used again");
 }
 
@@ -80,13 +74,7 @@ async fn a_watch_from_before_a_restart_begins_with_a_list() {
     assert_eq!(next(&mut stale).await, Change::Resync);
     let key = DocKey::new(&["k"]);
     let rev = registry.put(&key, "1".into(), Expect::Any).await.unwrap();
-    let change = Change::Put(
-        key,
-        Doc {
-            body: "1".into(),
-            rev,
-        },
-    );
+    let change = Change::Put(key, Doc { body: "1".into(), rev });
     assert_eq!(next(&mut stale).await, change);
     assert_eq!(next(&mut current).await, change);
 }
@@ -103,13 +91,7 @@ async fn a_state_that_was_not_closed_is_read_from_its_log() {
         fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
     }
     let (registry, _) = open(copy.path()).await.unwrap();
-    assert_eq!(
-        registry.get(&key).await,
-        Ok(Some(Doc {
-            body: "1".into(),
-            rev
-        }))
-    );
+    assert_eq!(registry.get(&key).await, Ok(Some(Doc { body: "1".into(), rev })));
 }
 
 #[tokio::test]
@@ -138,10 +120,28 @@ async fn a_changed_bit_is_never_taken_for_the_truth() {
             Err(error) => panic!("byte {offset}: {error}"),
         }
     }
-    assert!(
-        refused > 100 && harmless > 0,
-        "{refused} refused, {harmless} harmless"
-    );
+    assert!(refused > 100 && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+#[tokio::test]
+async fn a_contradiction_is_refused() {
+    for (contradiction, part) in [
+        ("UPDATE head SET rev = 7", "newer than the latest revision"),
+        ("DELETE FROM head", "no rows"),
+        // What SQLite itself finds wrong, though every document is as it was.
+        (
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = \
+             replace(sql, 'rev  INTEGER NOT NULL', 'rev INTEGER NOT NULL CHECK (rev < 7)')",
+            "CHECK constraint failed",
+        ),
+    ] {
+        let (dir, ..) = filled().await;
+        let other = Connection::open(dir.path().join("state.db")).unwrap();
+        other.execute_batch(contradiction).unwrap();
+        drop(other);
+        let text = damage(dir.path()).await;
+        assert!(text.contains(part), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -150,22 +150,10 @@ async fn a_file_that_was_cut_is_refused() {
     let path = dir.path().join("state.db");
     let len = fs::metadata(&path).unwrap().len();
     for keep in [len - 1, len - 4096, 4096, 100, 1, 0] {
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(keep)
-            .unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(keep).unwrap();
         let text = damage(dir.path()).await;
-        assert!(
-            text.contains(path.to_str().unwrap()) && text.contains("backup"),
-            "{text}"
-        );
-        assert_eq!(
-            fs::metadata(&path).unwrap().len(),
-            keep,
-            "it is left as it was"
-        );
+        assert!(text.contains(path.to_str().unwrap()) && text.contains("backup"), "{text}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), keep, "it is left as it was");
     }
 }
 
@@ -175,16 +163,10 @@ async fn records_are_not_begun_anew_beside_artifacts() {
     let path = dir.path().join("state.db");
     fs::remove_file(&path).unwrap();
     let text = damage(dir.path()).await;
-    assert!(
-        text.contains("missing or empty") && text.contains("blobs"),
-        "{text}"
-    );
+    assert!(text.contains("missing or empty") && text.contains("blobs"), "{text}");
     assert!(!path.exists());
     // A database without a table is as empty as a file without a byte.
-    Connection::open(&path)
-        .unwrap()
-        .pragma_update(None, "journal_mode", "WAL")
-        .unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "journal_mode", "WAL").unwrap();
     assert!(fs::metadata(&path).unwrap().len() > 0);
     assert!(damage(dir.path()).await.contains("blobs"));
     fs::remove_file(dir.path().join("blobs/sha256").join(shelved(&digest))).unwrap();
@@ -212,23 +194,14 @@ async fn a_log_without_its_database_is_kept() {
 async fn a_file_of_something_else_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
-    fs::write(
-        &path,
-        "not a database, but long enough to have a header of its own".repeat(9),
-    )
-    .unwrap();
+    fs::write(&path, "not a database, but long enough to have a header of its own".repeat(9))
+        .unwrap();
     assert!(damage(dir.path()).await.contains("not a database"));
     fs::remove_file(&path).unwrap();
     let foreign = Connection::open(&path).unwrap();
-    foreign
-        .execute_batch("CREATE TABLE doc (x); PRAGMA user_version = 1")
-        .unwrap();
+    foreign.execute_batch("CREATE TABLE doc (x); PRAGMA user_version = 1").unwrap();
     drop(foreign);
-    assert!(
-        damage(dir.path())
-            .await
-            .contains("not a database of this server")
-    );
+    assert!(damage(dir.path()).await.contains("not a database of this server"));
 }
 
 #[tokio::test]
@@ -236,19 +209,11 @@ async fn a_newer_schema_is_refused_and_kept() {
     let (dir, state, _) = filled().await;
     let path = dir.path().join("state.db");
     let set = |version: i64| {
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", version)
-            .unwrap();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
     };
     set(9);
-    let Some(StorageError::Failed(text)) = open(dir.path()).await.err() else {
-        panic!()
-    };
-    assert!(
-        text.contains("schema 9") && text.contains("newer server"),
-        "{text}"
-    );
+    let Some(StorageError::Failed(text)) = open(dir.path()).await.err() else { panic!() };
+    assert!(text.contains("schema 9") && text.contains("newer server"), "{text}");
     set(1);
     let (registry, _) = open(dir.path()).await.unwrap();
     assert_eq!(registry.list("").await.unwrap(), state);
@@ -263,9 +228,7 @@ async fn a_damaged_document_is_never_returned() {
         registry.put(key, "body".into(), Expect::Any).await.unwrap();
     }
     let other = Connection::open(dir.path().join("state.db")).unwrap();
-    other
-        .execute("UPDATE doc SET body = x'00' WHERE key = 'b/bad'", [])
-        .unwrap();
+    other.execute("UPDATE doc SET body = x'00' WHERE key = 'b/bad'", []).unwrap();
     for result in [
         registry.get(&bad).await.map(|_| ()),
         registry.list("").await.map(|_| ()),
@@ -273,17 +236,12 @@ async fn a_damaged_document_is_never_returned() {
         // It could be the key that changed: then this document was below `a`.
         registry.list("a").await.map(|_| ()),
     ] {
-        let Err(StorageError::Damaged(text)) = result else {
-            panic!("{result:?}")
-        };
+        let Err(StorageError::Damaged(text)) = result else { panic!("{result:?}") };
         assert!(text.contains("b/bad"), "{text}");
     }
     assert!(registry.get(&good).await.unwrap().is_some());
     assert_eq!(registry.list("c").await.unwrap().0.len(), 1);
-    registry
-        .put(&bad, "healed".into(), Expect::Any)
-        .await
-        .unwrap();
+    registry.put(&bad, "healed".into(), Expect::Any).await.unwrap();
     assert_eq!(registry.get(&bad).await.unwrap().unwrap().body, "healed");
 }
 
@@ -294,9 +252,7 @@ async fn a_dropped_future_does_not_stop_the_writer() {
     let key = DocKey::new(&["k"]);
     for _ in 0..8 {
         let put = registry.put(&key, "1".into(), Expect::Any);
-        tokio::time::timeout(std::time::Duration::ZERO, put)
-            .await
-            .ok();
+        tokio::time::timeout(std::time::Duration::ZERO, put).await.ok();
     }
     registry.put(&key, "2".into(), Expect::Any).await.unwrap();
     assert_eq!(registry.get(&key).await.unwrap().unwrap().body, "2");
@@ -306,21 +262,13 @@ async fn a_dropped_future_does_not_stop_the_writer() {
 async fn files_are_private() {
     let (dir, _, digest) = filled().await;
     let (registry, blobs) = open(dir.path()).await.unwrap();
-    registry
-        .put(&DocKey::new(&["k"]), "".into(), Expect::Any)
-        .await
-        .unwrap();
+    registry.put(&DocKey::new(&["k"]), "".into(), Expect::Any).await.unwrap();
     for file in ["state.db", "state.db-wal", "state.db-shm"] {
         assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
     }
     let blob = blobs.file(&digest).await.unwrap().unwrap();
     assert_eq!(mode(&blob), 0o600);
-    for folder in blob
-        .ancestors()
-        .skip(1)
-        .take(3)
-        .chain([&*dir.path().join("blobs/tmp")])
-    {
+    for folder in blob.ancestors().skip(1).take(3).chain([&*dir.path().join("blobs/tmp")]) {
         assert_eq!(mode(folder), 0o700, "{}", folder.display());
     }
 }
@@ -339,9 +287,7 @@ async fn a_damaged_blob_is_refused_and_healed_by_the_same_bytes() {
     for damage in [&b"artifacs"[..], b"", b"artifact more"] {
         fs::write(&path, damage).unwrap();
         let result = blobs.get(&digest).await;
-        let Err(StorageError::Damaged(text)) = result else {
-            panic!("{result:?}")
-        };
+        let Err(StorageError::Damaged(text)) = result else { panic!("{result:?}") };
         assert!(text.contains(path.to_str().unwrap()), "{text}");
         assert_eq!(put(&blobs, b"artifact").await, Ok((digest, false)));
         assert_eq!(blobs.get(&digest).await, Ok(Some("artifact".into())));
@@ -370,19 +316,10 @@ async fn a_blob_that_cannot_be_written_is_an_error_and_leaves_nothing() {
     writer.write(b"bytes").await.unwrap();
     // A file where the shelf should be.
     let digest = Digest::of(b"bytes");
-    let shelf = dir
-        .path()
-        .join("blobs/sha256")
-        .join(&digest.to_string()[..2]);
+    let shelf = dir.path().join("blobs/sha256").join(&digest.to_string()[..2]);
     fs::write(&shelf, "").unwrap();
-    assert!(matches!(
-        writer.finish().await,
-        Err(StorageError::Failed(_))
-    ));
-    assert_eq!(
-        fs::read_dir(dir.path().join("blobs/tmp")).unwrap().count(),
-        0
-    );
+    assert!(matches!(writer.finish().await, Err(StorageError::Failed(_))));
+    assert_eq!(fs::read_dir(dir.path().join("blobs/tmp")).unwrap().count(), 0);
     fs::remove_file(&shelf).unwrap();
     assert_eq!(put(&blobs, b"bytes").await, Ok((digest, true)));
 }
@@ -394,11 +331,10 @@ fn connections_are_as_strict_as_promised() {
     let writer = database::open_writer(&path, true).unwrap();
     let reader = database::open_reader(&path).unwrap();
     let number = |connection: &Connection, name: &str| {
-        connection
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .unwrap()
+        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap()
     };
     assert_eq!(number(&writer, "synchronous"), 2, "FULL");
+    assert_eq!(number(&writer, "wal_autocheckpoint"), 0);
     for connection in [&writer, &reader] {
         assert_eq!(number(connection, "trusted_schema"), 0);
         assert_eq!(number(connection, "busy_timeout"), 5000);

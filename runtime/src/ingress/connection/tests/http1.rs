@@ -4,11 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn silence_ends_a_connection_before_anything_was_asked() {
-    let server = Server::start(Patience {
-        first_byte: SOON,
-        ..patience()
-    })
-    .await;
+    let server = Server::start(Patience { first_byte: SOON, ..patience() }).await;
     for first in ["", "P", "PRI * HTT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
         assert_eq!(server.send(first).await.rest().await, "", "{first:?}");
     }
@@ -17,16 +13,9 @@ async fn silence_ends_a_connection_before_anything_was_asked() {
 
 #[tokio::test]
 async fn a_head_must_come_to_an_end() {
-    let server = Server::start(Patience {
-        head: SOON,
-        ..patience()
-    })
-    .await;
+    let server = Server::start(Patience { head: SOON, ..patience() }).await;
     let answer = server.send("GET / HTTP/1.1\r\nhost: a").await.rest().await;
-    assert!(
-        answer.contains("x-code: request_timeout") && answer.ends_with("ours"),
-        "{answer}"
-    );
+    assert!(answer.contains("x-code: request_timeout") && answer.ends_with("ours"), "{answer}");
     // The next head of a connection, too.
     let mut client = server.send(get("/a", "")).await;
     client.until("/a").await;
@@ -34,10 +23,7 @@ async fn a_head_must_come_to_an_end() {
     assert!(client.rest().await.contains("x-code: request_timeout"));
     // And one that comes a little at a time.
     let (mut read, mut write) = server.connect().await.0.into_split();
-    write
-        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n")
-        .await
-        .unwrap();
+    write.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").await.unwrap();
     let drip = tokio::spawn(async move {
         while write.write_all(b"x: y\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -52,12 +38,7 @@ async fn a_head_must_come_to_an_end() {
 
 #[tokio::test]
 async fn an_idle_connection_ends_and_a_busy_one_does_not() {
-    let server = Server::start(Patience {
-        keep_alive: SOON,
-        head: SOON,
-        ..patience()
-    })
-    .await;
+    let server = Server::start(Patience { keep_alive: SOON, head: SOON, ..patience() }).await;
     let mut client = server.send(get("/wait", "")).await;
     server.begun().await;
     tokio::time::sleep(SOON * 3).await;
@@ -69,11 +50,7 @@ async fn an_idle_connection_ends_and_a_busy_one_does_not() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_loses_its_answer() {
-    let server = Server::start(Patience {
-        write_idle: SOON,
-        ..patience()
-    })
-    .await;
+    let server = Server::start(Patience { write_idle: SOON, ..patience() }).await;
     let client = server.send(get("/endless", "")).await;
     assert_eq!(server.ended().await, "/endless");
     server.empty().await;
@@ -82,11 +59,7 @@ async fn a_client_that_does_not_read_loses_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_keeps_its_answer() {
-    let server = Server::start(Patience {
-        write_idle: SOON,
-        ..patience()
-    })
-    .await;
+    let server = Server::start(Patience { write_idle: SOON, ..patience() }).await;
     let mut client = server.send(get("/endless", "")).await;
     let mut buffer = vec![0; 1 << 20];
     for _ in 0..30 {
@@ -127,9 +100,8 @@ async fn a_reset_drops_the_answer() {
     pipelined.reset();
     assert_eq!(server.ended().await, "/never");
 
-    let mut within_body = server
-        .send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nab")
-        .await;
+    let mut within_body =
+        server.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nab").await;
     server.begun().await;
     within_body.send("c").await;
     within_body.reset();
@@ -165,13 +137,7 @@ async fn pipelined_requests_are_answered_in_order_whatever_their_bodies_are() {
             .collect();
         assert_eq!(
             bodies,
-            [
-                "/one",
-                "two!",
-                "GET /no HTTP/1.1\r\n\r\n",
-                "/ignored",
-                "/last"
-            ],
+            ["/one", "two!", "GET /no HTTP/1.1\r\n\r\n", "/ignored", "/last"],
             "{step}"
         );
     }
@@ -204,10 +170,7 @@ async fn a_body_that_nobody_reads_ends_the_connection_and_spoils_nothing() {
 async fn http_1_0_is_answered_and_closed() {
     let server = Server::start(patience()).await;
     let answer = server.send("GET /x HTTP/1.0\r\n\r\n").await.rest().await;
-    assert!(
-        answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("/x"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("/x"), "{answer}");
 }
 
 #[tokio::test]
@@ -221,10 +184,7 @@ async fn a_client_that_waits_for_leave_gets_it_when_the_body_is_read() {
     client.until("hello").await;
     let mut refused = server.send(head.replace("/echo", "/ignored")).await;
     let answer = refused.rest().await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && !answer.contains("100 Continue"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("100 Continue"), "{answer}");
 }
 
 #[tokio::test]
@@ -234,9 +194,8 @@ async fn a_drain_closes_what_is_idle_and_lets_the_rest_finish() {
     let mut idle = server.send(get("/a", "")).await;
     idle.until("/a").await;
     let mut busy = server.send(get("/wait", "")).await;
-    let mut reading = server
-        .send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na")
-        .await;
+    let mut reading =
+        server.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na").await;
     let mut half_a_head = server.send("GET /late HTTP/1.1\r\nhost").await;
     for _ in 0..3 {
         server.begun().await;
@@ -247,18 +206,12 @@ async fn a_drain_closes_what_is_idle_and_lets_the_rest_finish() {
     assert_eq!(idle.rest().await, "");
     server.go.notify_one();
     let answer = busy.rest().await;
-    assert!(
-        answer.contains("connection: close\r\n") && answer.ends_with("waited"),
-        "{answer}"
-    );
+    assert!(answer.contains("connection: close\r\n") && answer.ends_with("waited"), "{answer}");
     reading.send("b").await;
     assert!(reading.rest().await.ends_with("ab"));
     half_a_head.send(": a\r\n\r\n").await;
     let answer = half_a_head.rest().await;
-    assert!(
-        answer.contains("connection: close\r\n") && answer.ends_with("/late"),
-        "{answer}"
-    );
+    assert!(answer.contains("connection: close\r\n") && answer.ends_with("/late"), "{answer}");
     server.empty().await;
     assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -31,11 +31,7 @@ async fn connect_with(
     let mut builder = http2::Builder::new(TokioExecutor::new());
     configure(&mut builder);
     let (sender, connection) = builder.handshake(TokioIo::new(near)).await.unwrap();
-    Connected {
-        sender,
-        connection: tokio::spawn(connection),
-        cable,
-    }
+    Connected { sender, connection: tokio::spawn(connection), cable }
 }
 
 fn request(path: &str, body: &str) -> Request<UnsyncBoxBody<Bytes, Infallible>> {
@@ -47,13 +43,8 @@ fn request(path: &str, body: &str) -> Request<UnsyncBoxBody<Bytes, Infallible>> 
 }
 
 async fn answer(sender: &mut Sender, path: &str, body: &str) -> String {
-    let response = soon(sender.send_request(request(path, body)))
-        .await
-        .unwrap();
-    let body = soon(response.into_body().collect())
-        .await
-        .unwrap()
-        .to_bytes();
+    let response = soon(sender.send_request(request(path, body))).await.unwrap();
+    let body = soon(response.into_body().collect()).await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
@@ -66,14 +57,8 @@ async fn streams_are_answered_side_by_side() {
     assert_eq!(answer(&mut client.sender, "/a", "").await, "/a");
     assert_eq!(answer(&mut client.sender, "/echo", "hello").await, "hello");
     let long = "x".repeat(3 << 20);
-    assert_eq!(
-        answer(&mut client.sender, "/stream-echo", &long).await,
-        long
-    );
-    assert_eq!(
-        answer(&mut client.sender, "/ignored", &long).await,
-        "/ignored"
-    );
+    assert_eq!(answer(&mut client.sender, "/stream-echo", &long).await, long);
+    assert_eq!(answer(&mut client.sender, "/ignored", &long).await, "/ignored");
     server.go.notify_one();
     assert_eq!(soon(waits).await.unwrap().status(), 200);
 }
@@ -88,9 +73,7 @@ async fn a_stream_that_is_reset_drops_its_answer_and_no_other() {
     server.begun().await;
     reset.abort();
     assert_eq!(server.ended().await, "/never");
-    let endless = soon(client.sender.send_request(request("/endless", "")))
-        .await
-        .unwrap();
+    let endless = soon(client.sender.send_request(request("/endless", ""))).await.unwrap();
     drop(endless);
     assert_eq!(server.ended().await, "/endless");
     server.go.notify_one();
@@ -111,20 +94,14 @@ async fn a_connection_that_ends_drops_its_answers() {
 
 #[tokio::test]
 async fn a_client_that_opens_no_window_loses_that_stream_only() {
-    let server = Server::start(Patience {
-        write_idle: SOON,
-        ..patience()
-    })
-    .await;
+    let server = Server::start(Patience { write_idle: SOON, ..patience() }).await;
     let mut client = connect_with(&server, |builder| {
         builder.initial_stream_window_size(1000);
     })
     .await;
     let waits = client.sender.send_request(request("/wait", ""));
     server.begun().await;
-    let unread = soon(client.sender.send_request(request("/endless", "")))
-        .await
-        .unwrap();
+    let unread = soon(client.sender.send_request(request("/endless", ""))).await.unwrap();
     assert_eq!(server.ended().await, "/endless");
     server.go.notify_one();
     assert_eq!(soon(waits).await.unwrap().status(), 200);
@@ -133,11 +110,7 @@ async fn a_client_that_opens_no_window_loses_that_stream_only() {
 
 #[tokio::test]
 async fn a_connection_without_streams_ends_and_one_with_streams_does_not() {
-    let patience = Patience {
-        keep_alive: SOON,
-        closing: SOON,
-        ..patience()
-    };
+    let patience = Patience { keep_alive: SOON, closing: SOON, ..patience() };
     let server = Server::start(patience).await;
     let mut client = connect(&server).await;
     let waits = client.sender.send_request(request("/wait", ""));
@@ -151,16 +124,10 @@ async fn a_connection_without_streams_ends_and_one_with_streams_does_not() {
 
 #[tokio::test]
 async fn a_preface_and_nothing_more_is_idle() {
-    let patience = Patience {
-        keep_alive: SOON,
-        closing: SOON,
-        ..patience()
-    };
+    let patience = Patience { keep_alive: SOON, closing: SOON, ..patience() };
     let server = Server::start(patience).await;
     server.send(PREFACE).await.rest().await;
-    let mut whole = server
-        .send([PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat())
-        .await;
+    let mut whole = server.send([PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat()).await;
     whole.rest().await;
     server.empty().await;
 }
@@ -178,10 +145,7 @@ async fn a_drain_lets_streams_finish_and_takes_no_new_ones() {
     soon(idle.connection).await.unwrap().unwrap();
     server.go.notify_one();
     let response = soon(waits).await.unwrap();
-    let body = soon(response.into_body().collect())
-        .await
-        .unwrap()
-        .to_bytes();
+    let body = soon(response.into_body().collect()).await.unwrap().to_bytes();
     assert_eq!(body, "waited");
     soon(client.connection).await.unwrap().unwrap();
     server.empty().await;

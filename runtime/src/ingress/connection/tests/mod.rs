@@ -59,10 +59,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let common = Common {
             patience,
-            heads: HeadLimits {
-                uri: 1000,
-                headers: 4000,
-            },
+            heads: HeadLimits { uri: 1000, headers: 4000 },
             max_headers: 100,
             max_h2_streams: 10,
             signals: Signals::default(),
@@ -71,22 +68,11 @@ impl Server {
         let go = Arc::new(Notify::new());
         let (tell_ended, ended) = mpsc::unbounded_channel();
         let (tell_begun, begun) = mpsc::unbounded_channel();
-        let service = Service {
-            go: go.clone(),
-            ended: tell_ended,
-            begun: tell_begun,
-        };
-        let accepting = accept::accept(listener, slots, Arc::new(common.clone()), move |_| {
-            service.clone()
-        });
+        let service = Service { go: go.clone(), ended: tell_ended, begun: tell_begun };
+        let accepting =
+            accept::accept(listener, slots, Arc::new(common.clone()), move |_| service.clone());
         tokio::spawn(accepting);
-        Self {
-            address,
-            common,
-            go,
-            ended: ended.into(),
-            begun: begun.into(),
-        }
+        Self { address, common, go, ended: ended.into(), begun: begun.into() }
     }
 
     async fn connect(&self) -> Client {
@@ -101,19 +87,13 @@ impl Server {
     }
 
     /// Waits until an answer is begun.
-    #[expect(
-        clippy::await_holding_lock,
-        reason = "each test has a server of its own"
-    )]
+    #[expect(clippy::await_holding_lock, reason = "each test has a server of its own")]
     async fn begun(&self) -> String {
         soon(self.begun.lock().unwrap().recv()).await.unwrap()
     }
 
     /// Waits until an answer is finished or dropped.
-    #[expect(
-        clippy::await_holding_lock,
-        reason = "each test has a server of its own"
-    )]
+    #[expect(clippy::await_holding_lock, reason = "each test has a server of its own")]
     async fn ended(&self) -> String {
         soon(self.ended.lock().unwrap().recv()).await.unwrap()
     }
@@ -126,9 +106,7 @@ impl Server {
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE_OF_TESTS, future)
-        .await
-        .expect("this takes too long")
+    timeout(PATIENCE_OF_TESTS, future).await.expect("this takes too long")
 }
 
 /// A client that speaks bytes.
@@ -183,11 +161,7 @@ impl Drop for Ended {
 type TestBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
 fn text(text: impl Into<Bytes>) -> Response<TestBody> {
-    Response::new(
-        Full::new(text.into())
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    )
+    Response::new(Full::new(text.into()).map_err(|never| match never {}).boxed_unsync())
 }
 
 impl Serve for Service {
