@@ -158,7 +158,7 @@ impl Node {
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let metrics = Metrics::new().map_err(failed)?;
-        let logs = Arc::new(GuestLogs::new(config.log.function_lines));
+        let logs = Arc::new(GuestLogs::counted(config.log.function_lines, metrics.clone()));
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits);
         let engine = Engine::new(EngineParts {
             config: &config.engine,

@@ -151,10 +151,7 @@ fn traffic_moves_and_comes_back() {
     assert_eq!(text(&node, "/hello/"), "two");
     for (bad, status) in [("v9", 404), ("v0", 422), ("3", 422)] {
         let answer = node.api(move_to(bad));
-        assert!(
-            answer.status == status || answer.status == 422,
-            "{bad}: {answer:?}"
-        );
+        assert!(answer.status == status || answer.status == 422, "{bad}: {answer:?}");
     }
     assert_eq!(text(&node, "/hello/"), "two");
     let back = node.cli(["rollback", "hello", "-o", "json"]).run().expect(0);

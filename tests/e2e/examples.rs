@@ -15,23 +15,11 @@ struct Call {
 }
 
 const fn get(path: &'static str, answer: &'static str) -> Call {
-    Call {
-        method: "GET",
-        path,
-        body: "",
-        status: 200,
-        answer,
-    }
+    Call { method: "GET", path, body: "", status: 200, answer }
 }
 
 const fn post(path: &'static str, body: &'static str, answer: &'static str) -> Call {
-    Call {
-        method: "POST",
-        path,
-        body,
-        status: 200,
-        answer,
-    }
+    Call { method: "POST", path, body, status: 200, answer }
 }
 
 fn check(name: &str, file: &str, kind: &str, calls: &[Call]) {
@@ -53,10 +41,7 @@ fn check(name: &str, file: &str, kind: &str, calls: &[Call]) {
 
 fn check_call(node: &Node, name: &str, call: &Call, (protocol, by_host): (Protocol, bool)) {
     let (authority, target) = match by_host {
-        true => (
-            format!("{name}.localhost:{}", node.ingress().port()),
-            call.path.to_owned(),
-        ),
+        true => (format!("{name}.localhost:{}", node.ingress().port()), call.path.to_owned()),
         false => (node.ingress().to_string(), format!("/{name}{}", call.path)),
     };
     let response = block_on(async {
@@ -112,15 +97,8 @@ fn python_hello() {
 
 #[test]
 fn c_cgi() {
-    let missing = Call {
-        status: 404,
-        ..get("/nothing", "404 Not Found\n")
-    };
-    let calls = [
-        get("/", "Hello from C!\n"),
-        post("/echo", "as it is", "as it is"),
-        missing,
-    ];
+    let missing = Call { status: 404, ..get("/nothing", "404 Not Found\n") };
+    let calls = [get("/", "Hello from C!\n"), post("/echo", "as it is", "as it is"), missing];
     check_built("c-cgi", "cgi-0.1", &calls);
 }
 

@@ -121,10 +121,7 @@ fn read(file: &Path) -> Vec<u8> {
 }
 
 fn missing(file: &Path) -> String {
-    format!(
-        "{} is missing: tests/run.sh builds what the tests need",
-        file.display()
-    )
+    format!("{} is missing: tests/run.sh builds what the tests need", file.display())
 }
 
 /// Guests and examples are always built here, wherever the host's own build goes.

@@ -59,11 +59,7 @@ impl Cli {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self {
-            command,
-            stdin: Vec::new(),
-            patience: Duration::from_secs(60),
-        }
+        Self { command, stdin: Vec::new(), patience: Duration::from_secs(60) }
     }
 
     /// Sets a variable.
@@ -90,20 +86,13 @@ impl Cli {
         let cache = folder("XDG_CACHE_HOME", home.join(".cache")).join("faas-tests");
         let cache = folder("FAAS_CACHE", cache);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = [cache.join("python/bin")]
-            .into_iter()
-            .chain(std::env::split_paths(&path));
+        let path = [cache.join("python/bin")].into_iter().chain(std::env::split_paths(&path));
         self.command
             .env("PATH", std::env::join_paths(path).expect("a path"))
             .env("CARGO_HOME", folder("CARGO_HOME", home.join(".cargo")))
             .env("RUSTUP_HOME", folder("RUSTUP_HOME", home.join(".rustup")))
             .env("ZIG_GLOBAL_CACHE_DIR", cache.join("zig"));
-        for name in [
-            "RUSTUP_TOOLCHAIN",
-            "SSL_CERT_FILE",
-            "HTTPS_PROXY",
-            "https_proxy",
-        ] {
+        for name in ["RUSTUP_TOOLCHAIN", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy"] {
             if let Some(value) = std::env::var_os(name) {
                 self.command.env(name, value);
             }
@@ -163,14 +152,9 @@ impl Output {
     ///
     /// # Panics
     /// When it did not.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(
-            self.code, code,
-            "stdout:\n{}\nstderr:\n{}",
-            self.stdout, self.stderr
-        );
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 

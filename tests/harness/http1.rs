@@ -99,7 +99,6 @@ impl Answer {
     ///
     /// # Panics
     /// When it has another one.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{self:?}");
@@ -152,11 +151,7 @@ impl Answer {
         assert_eq!(body.code, code, "{self:?}");
         assert_eq!(body.status, self.status, "{self:?}");
         assert!(!body.title.is_empty() && !body.kind.is_empty(), "{self:?}");
-        assert_eq!(
-            body.request_id.as_deref(),
-            self.header("x-request-id"),
-            "{self:?}"
-        );
+        assert_eq!(body.request_id.as_deref(), self.header("x-request-id"), "{self:?}");
         assert!(body.request_id.is_some(), "{self:?}");
         body
     }
@@ -204,13 +199,7 @@ impl Connection {
     }
 
     fn over(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self {
-            stream,
-            peer,
-            buffer: Vec::new(),
-            left: Left::Nothing,
-            trailers: Vec::new(),
-        }
+        Self { stream, peer, buffer: Vec::new(), left: Left::Nothing, trailers: Vec::new() }
     }
 
     /// The same connection, to write to it from another thread.
@@ -252,8 +241,7 @@ impl Connection {
     /// When the other end has closed.
     #[track_caller]
     pub fn start(&mut self, request: &Request) {
-        self.write(&request.to_bytes(self.peer))
-            .expect("it should be read");
+        self.write(&request.to_bytes(self.peer)).expect("it should be read");
     }
 
     /// Says that nothing more will be sent.
@@ -295,9 +283,7 @@ impl Connection {
     /// When it is not HTTP, or breaks off.
     pub fn read_head(&mut self, to_head: bool) -> io::Result<Answer> {
         let line = self.read_line()?;
-        let status = line
-            .strip_prefix("HTTP/1.1 ")
-            .and_then(|rest| rest.get(..3)?.parse().ok());
+        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.ok_or_else(|| invalid(&format!("no status line: `{line}`")))?;
         let headers = self.read_fields()?;
         let get = |name: &str| {
@@ -319,12 +305,7 @@ impl Connection {
         if self.left == Left::Chunk(0) {
             self.next_chunk()?;
         }
-        Ok(Answer {
-            status,
-            headers,
-            body: Vec::new(),
-            trailers: Vec::new(),
-        })
+        Ok(Answer { status, headers, body: Vec::new(), trailers: Vec::new() })
     }
 
     /// Reads a piece of the body; 0 is its end.

@@ -64,12 +64,7 @@ impl Node {
         let home = tempfile::Builder::new().prefix("faas-").tempdir().unwrap();
         fs::write(home.path().join("config.toml"), config).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self {
-            home,
-            process: None,
-            ingress: nowhere,
-            admin: nowhere,
-        }
+        Self { home, process: None, ingress: nowhere, admin: nowhere }
     }
 
     /// Starts it, on other ports than before.
@@ -78,11 +73,7 @@ impl Node {
     /// When it does not start.
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())
-            .unwrap();
+        let log = File::options().create(true).append(true).open(self.log_file()).unwrap();
         let mut child = Command::new(faas_binary())
             .args(self.serve_arguments())
             .env_clear()
@@ -99,9 +90,7 @@ impl Node {
             let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
                 panic!("the node did not start");
             });
-            let address = line
-                .strip_prefix(name)
-                .and_then(|l| l.strip_prefix(" http://"));
+            let address = line.strip_prefix(name).and_then(|l| l.strip_prefix(" http://"));
             let address = address.and_then(|address| address.parse().ok());
             address.unwrap_or_else(|| panic!("the {name} address was expected, not `{line}`"))
         };
@@ -174,9 +163,7 @@ impl Node {
     /// When it goes on.
     pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.process.take().expect("it runs");
-        let ended = eventually("the end of the node", PATIENCE, || {
-            child.try_wait().unwrap()
-        });
+        let ended = eventually("the end of the node", PATIENCE, || child.try_wait().unwrap());
         self.check_log();
         ended
     }

@@ -4,7 +4,7 @@ use super::{
     Api, State,
     error::ApiError,
     extract::{AppPath, Change, NoQuery},
-    openapi::{AppChange, AppRead, Common},
+    openapi::{self, AppChange, AppRead, Common},
 };
 use crate::functions::record::AppRecord;
 use axum::{
@@ -38,7 +38,7 @@ pub(super) async fn list(
 
 /// Describe an app
 #[utoipa::path(get, path = "/v1/apps/{app}", operation_id = "describe_app", tag = "apps",
-    params(("app" = String, Path, description = "The app's name.", example = "hello")),
+    params(openapi::App),
     responses(
         (status = 200, description = "The app.", body = App, headers(
             ("etag" = String, description = "Its revision, for `if-match`."))),
@@ -56,10 +56,7 @@ pub(super) async fn describe(
 ///
 /// Requests that its functions are answering are finished.
 #[utoipa::path(delete, path = "/v1/apps/{app}", operation_id = "delete_app", tag = "apps",
-    params(
-        ("app" = String, Path, description = "The app's name.", example = "hello"),
-        ("if-match" = Option<String>, Header,
-            description = "Delete only if the app still has this `etag`.")),
+    params(openapi::App, openapi::IfMatch),
     responses((status = 204, description = "It is gone."), AppChange))]
 pub(super) async fn delete(
     axum::extract::State(api): State,

@@ -5,7 +5,7 @@ use super::{
     auth::Principal,
     error::ApiError,
     extract::{self, AppPath, Query},
-    openapi::{AppWrite, Upload as UploadProblems},
+    openapi::{self, AppWrite, Upload as UploadProblems},
 };
 use crate::{
     deploy::{DeployError, DeployRequest, Deployer, Progress, Upload},
@@ -74,14 +74,18 @@ impl Deploys for Deployer {
 #[into_params(parameter_in = Query)]
 pub(super) struct DeployQuery {
     /// What the function is called; `main` when nothing is said.
-    #[param(example = "main")]
+    #[param(
+        example = "main",
+        pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$",
+        max_length = 40
+    )]
     function: Option<String>,
     /// Whether the version becomes live.
     #[serde(default = "yes")]
     #[param(default = true)]
     activate: bool,
     /// What is deployed, in one line.
-    #[param(max_length = 1024)]
+    #[param(max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     message: Option<String>,
 }
 
@@ -94,11 +98,11 @@ fn yes() -> bool {
 /// The body is the Wasm file as it is. With `accept: application/x-ndjson` the answer is one
 /// document per step while it happens; the last one is `done` or `failed`.
 #[utoipa::path(post, path = "/v1/apps/{app}/deploy", operation_id = "deploy", tag = "apps",
-    params(("app" = String, Path, description = "The app's name.", example = "hello"), DeployQuery),
+    params(openapi::App, DeployQuery),
     request_body(description = "The artifact.", content(
-        (Vec<u8> = "application/wasm"),
-        (Vec<u8> = "application/octet-stream"),
-        (Vec<u8> = "application/x-www-form-urlencoded"))),
+        (openapi::Binary = "application/wasm"),
+        (openapi::Binary = "application/octet-stream"),
+        (openapi::Binary = "application/x-www-form-urlencoded"))),
     responses(
         (status = 201, description = "The version is stored and, unless asked otherwise, live.",
             body = Deployed, headers(

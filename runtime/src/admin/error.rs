@@ -189,6 +189,8 @@ pub(super) fn finish(mut response: Response, id: RequestId) -> Response {
         let headers = response.headers_mut();
         explain(headers, body.code);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        // The router has noted the length of the body that this one replaces.
+        headers.remove(header::CONTENT_LENGTH);
         *response.body_mut() = serde_json::to_vec(&body).unwrap_or_default().into();
     }
     let headers = response.headers_mut();

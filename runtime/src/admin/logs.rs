@@ -5,7 +5,7 @@ use super::{
     deploy::{NDJSON, ndjson},
     error::ApiError,
     extract::{self, AppPath, Query, bad_query},
-    openapi::AppRead,
+    openapi::{self, AppRead},
 };
 use crate::{
     clock,
@@ -35,7 +35,10 @@ pub(super) struct LogsQuery {
     #[param(default = false)]
     follow: bool,
     /// Only lines since this time: RFC 3339, or a number of `s`, `m`, `h` or `d` ago.
-    #[param(example = "10m")]
+    #[param(
+        example = "10m",
+        pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+    )]
     since: Option<String>,
     /// Of the lines there are, only the newest so many.
     limit: Option<u64>,
@@ -50,7 +53,7 @@ pub(super) struct LogsQuery {
 /// A gap in the numbers means that lines were displaced before they could be sent. An empty line
 /// while following says that the connection lives.
 #[utoipa::path(get, path = "/v1/apps/{app}/logs", operation_id = "read_logs", tag = "apps",
-    params(("app" = String, Path, description = "The app's name.", example = "hello"), LogsQuery),
+    params(openapi::App, LogsQuery),
     responses(
         (status = 200, description = "Its lines.", content(
             (LogLine = "application/x-ndjson"),

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use faas_api::{ErrorBody, ErrorCode, ImportProblem};
 use std::{collections::BTreeMap, time::Duration};
 use utoipa::{
-    IntoResponses, Modify, OpenApi,
+    IntoParams, IntoResponses, Modify, OpenApi, PartialSchema, ToSchema,
     openapi::{
-        self, Content, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder,
-        schema::{Object, Type},
+        self, Content, HeaderBuilder, Ref, RefOr, Required, Response, ResponseBuilder,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::{KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type},
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
 };
@@ -23,7 +24,16 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
 
 /// The description of every endpoint, as JSON.
 pub(super) fn describe() -> Bytes {
-    let api = super::routes(Duration::ZERO).into_openapi();
+    let mut api = super::routes(Duration::ZERO).into_openapi();
+    // The words on the wire, which the derived description does not know.
+    let codes = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(ErrorCode::ALL.iter().map(|code| code.as_str())))
+        .description(Some("What went wrong, as a word that stays the same."));
+    let components = api.components.get_or_insert_default();
+    components
+        .schemas
+        .insert("ErrorCode".to_owned(), codes.into());
     // Derived from types that JSON can say.
     serde_json::to_vec(&api).unwrap_or_default().into()
 }
@@ -34,7 +44,6 @@ pub(super) fn describe() -> Bytes {
         title = "faas admin API",
         description = "Deploys, lists, rolls back and observes the apps of one node.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
-        contact(),
     ),
     tags(
         (name = "apps", description = "Apps, their deploys and their logs."),
@@ -67,6 +76,76 @@ pub(super) async fn document(
     axum::extract::State(api): State,
 ) -> ([(HeaderName, &'static str); 1], Bytes) {
     ([(CONTENT_TYPE, "application/json")], api.openapi.clone())
+}
+
+/// What app and function names look like. The reserved ones are not worth a longer pattern.
+pub(super) const NAME: &str = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
+
+/// An uploaded file, for the description.
+pub(super) struct Binary;
+
+impl ToSchema for Binary {}
+
+impl PartialSchema for Binary {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+            .into()
+    }
+}
+
+/// Declares parameters that many operations share.
+macro_rules! parameters {
+    ($($(#[$doc:meta])* $name:ident = $parameter:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $name;
+
+            impl IntoParams for $name {
+                fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+                    vec![$parameter]
+                }
+            }
+        )*
+    };
+}
+
+parameters! {
+    /// The `{app}` of a path.
+    App = parameter("app", ParameterIn::Path, "The app's name.", |schema| schema
+        .pattern(Some(NAME))
+        .max_length(Some(faas_api::names::MAX_NAME_LEN))
+        .examples(["hello"]));
+    /// The `{version}` of a path.
+    Version = parameter("version", ParameterIn::Path, "The version.", |schema| schema
+        .pattern(Some("^v[1-9][0-9]{0,8}$"))
+        .examples(["v3"]));
+    /// The precondition of a change.
+    IfMatch = parameter("if-match", ParameterIn::Header,
+        "Change it only if the app still has this `etag`.", |schema| schema
+        .pattern(Some("^(\\*|\"[0-9]{1,19}\")$"))
+        .examples(["\"17\""]));
+}
+
+fn parameter(
+    name: &str,
+    place: ParameterIn,
+    description: &str,
+    shape: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+) -> Parameter {
+    let schema = shape(ObjectBuilder::new().schema_type(Type::String));
+    let required = match place {
+        ParameterIn::Path => Required::True,
+        _ => Required::False,
+    };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .description(Some(description))
+        .schema(Some(schema))
+        .build()
 }
 
 /// Declares which errors a group of endpoints may answer.
@@ -116,20 +195,23 @@ fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
         let says = codes
             .iter()
             .map(|code| format!("`{code}`: {}.", code.title()));
-        let text = |description: &str| {
-            let text = Object::with_type(Type::String);
-            HeaderBuilder::new()
-                .schema(Some(text))
-                .description(Some(description))
-                .build()
-        };
+        let says: Vec<String> = says.collect();
         let response = ResponseBuilder::new()
-            .description(says.collect::<Vec<_>>().join(" "))
+            .description(says.join(" "))
             .header(
                 "x-request-id",
-                text("The id under which the log knows the request."),
+                HeaderBuilder::new()
+                    .schema(Some(Object::with_type(Type::String)))
+                    .description(Some("The id under which the log knows the request."))
+                    .build(),
             )
-            .header("x-faas-error", text("The code."))
+            .header(
+                "x-faas-error",
+                HeaderBuilder::new()
+                    .schema(Some(Ref::from_schema_name("ErrorCode")))
+                    .description(Some("The code."))
+                    .build(),
+            )
             .content(
                 super::error::PROBLEM,
                 Content::new(Some(Ref::from_schema_name("ErrorBody"))),
@@ -201,6 +283,12 @@ mod tests {
             api["components"]["securitySchemes"]["bearer"]["scheme"],
             "bearer"
         );
+    }
+
+    #[test]
+    fn codes_are_described_as_they_are_sent() {
+        let codes = &described()["components"]["schemas"]["ErrorCode"]["enum"];
+        assert_eq!(*codes, serde_json::to_value(ErrorCode::ALL).unwrap());
     }
 
     #[test]

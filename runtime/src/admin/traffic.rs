@@ -5,7 +5,7 @@ use super::{
     apps::etag,
     error::ApiError,
     extract::{AppPath, Change, Json, NoQuery},
-    openapi::{AppChange, JsonBody},
+    openapi::{self, AppChange, JsonBody},
 };
 use axum::http::{HeaderName, HeaderValue};
 use faas_api::{AppName, Traffic, apps::TrafficChanged};
@@ -17,10 +17,7 @@ pub(super) type Changed = ([(HeaderName, HeaderValue); 1], axum::Json<TrafficCha
 ///
 /// The shares are from 1 to 100 percent, one per version, and sum to 100.
 #[utoipa::path(put, path = "/v1/apps/{app}/traffic", operation_id = "set_traffic", tag = "versions",
-    params(
-        ("app" = String, Path, description = "The app's name.", example = "hello"),
-        ("if-match" = Option<String>, Header,
-            description = "Change it only if the app still has this `etag`.")),
+    params(openapi::App, openapi::IfMatch),
     request_body = Traffic,
     responses(
         (status = 200, description = "It is live.", body = TrafficChanged, headers(

@@ -4,7 +4,7 @@ use super::{
     Api, State,
     error::ApiError,
     extract::{AppPath, Change, NoQuery, VersionPath},
-    openapi::{AppChange, AppRead},
+    openapi::{self, AppChange, AppRead},
     traffic::{self, Changed},
 };
 use crate::functions::record::{AppRecord, VersionRecord};
@@ -18,7 +18,7 @@ use faas_api::{
 /// Newest first; only the versions that are kept.
 #[utoipa::path(get, path = "/v1/apps/{app}/versions", operation_id = "list_versions",
     tag = "versions",
-    params(("app" = String, Path, description = "The app's name.", example = "hello")),
+    params(openapi::App),
     responses((status = 200, description = "Its versions.", body = VersionList), AppRead))]
 pub(super) async fn list(
     axum::extract::State(api): State,
@@ -35,9 +35,7 @@ pub(super) async fn list(
 /// Describe a version
 #[utoipa::path(get, path = "/v1/apps/{app}/versions/{version}", operation_id = "describe_version",
     tag = "versions",
-    params(
-        ("app" = String, Path, description = "The app's name.", example = "hello"),
-        ("version" = String, Path, description = "The version.", example = "v3")),
+    params(openapi::App, openapi::Version),
     responses((status = 200, description = "The version.", body = Version), AppRead))]
 pub(super) async fn describe(
     axum::extract::State(api): State,
@@ -54,11 +52,7 @@ pub(super) async fn describe(
 /// All traffic goes to it: the way to roll back and to roll forward.
 #[utoipa::path(post, path = "/v1/apps/{app}/versions/{version}/activate",
     operation_id = "activate_version", tag = "versions",
-    params(
-        ("app" = String, Path, description = "The app's name.", example = "hello"),
-        ("version" = String, Path, description = "The version.", example = "v3"),
-        ("if-match" = Option<String>, Header,
-            description = "Change it only if the app still has this `etag`.")),
+    params(openapi::App, openapi::Version, openapi::IfMatch),
     responses(
         (status = 200, description = "It is live.", body = TrafficChanged, headers(
             ("etag" = String, description = "The app's new revision."))),

@@ -65,7 +65,6 @@ impl Ground {
             origin: program.origin.clone(),
             request_id: call.id,
             budget: LogBudget::new(limits.log_bytes),
-            lost: program.metrics.log_lines_dropped.clone(),
         });
         let ground = self.clone();
         Ok(match prepared {

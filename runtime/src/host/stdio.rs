@@ -5,7 +5,6 @@ use crate::{
     telemetry::guest_logs::{AppLog, GuestOutput, LogBudget, Origin, OutputStream as Kind},
 };
 use bytes::Bytes;
-use prometheus::IntCounter;
 use std::{
     io,
     pin::Pin,
@@ -35,17 +34,6 @@ pub(crate) struct CallLog {
     pub(crate) request_id: RequestId,
     /// What the call may write, both streams together.
     pub(crate) budget: Arc<LogBudget>,
-    /// Counts the lines that are lost.
-    pub(crate) lost: IntCounter,
-}
-
-impl Drop for CallLog {
-    fn drop(&mut self) {
-        match self.budget.lost() {
-            0 => {}
-            lost => self.lost.inc_by(lost),
-        }
-    }
 }
 
 impl LogStream {
@@ -80,11 +68,11 @@ pub(super) struct LogOutput {
 impl LogOutput {
     fn handle(&self) -> LogHandle {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let CallLog { log, origin, request_id, budget, .. } = &*self.stream.0;
+        let CallLog { log, origin, request_id, budget } = &*self.stream.0;
         lines.get_or_insert_with(|| {
             GuestOutput::new(log.clone(), origin.clone(), *request_id, self.kind, budget.clone())
         });
-        LogHandle { lines: self.lines.clone(), _stream: self.stream.clone() }
+        LogHandle(self.lines.clone())
     }
 }
 
@@ -105,15 +93,11 @@ impl StdoutStream for LogOutput {
 }
 
 /// A guest's handle of a stream. Never blocks: what is over the budget is dropped and counted.
-struct LogHandle {
-    lines: Arc<Mutex<Option<GuestOutput>>>,
-    /// Outlives the lines, whose last one may be counted as lost when they are dropped.
-    _stream: LogStream,
-}
+struct LogHandle(Arc<Mutex<Option<GuestOutput>>>);
 
 impl LogHandle {
     fn append(&self, bytes: &[u8]) {
-        if let Some(lines) = &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(lines) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             lines.write(bytes);
         }
     }

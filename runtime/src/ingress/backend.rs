@@ -128,10 +128,7 @@ impl Function for Deployed {
     }
 
     fn log(&self, id: RequestId, source: LogSource) {
-        match self.program.log.push(&self.program.origin, id, source) {
-            0 => {}
-            dropped => self.program.metrics.log_lines_dropped.inc_by(dropped),
-        }
+        self.program.log.push(&self.program.origin, id, source);
     }
 }
 

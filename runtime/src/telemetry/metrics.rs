@@ -67,8 +67,6 @@ pub(crate) struct FunctionMetrics {
     memory_peak: IntGauge,
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
-    /// Log lines that were cut off or displaced.
-    pub(crate) log_lines_dropped: IntCounter,
     app: AppName,
     function: FunctionName,
 }
@@ -199,10 +197,14 @@ impl Metrics {
             memory_peak: self.memory_peak.with_label_values(&labels),
             guest_failures: self.guest_failures.clone(),
             rejected: self.rejected.clone(),
-            log_lines_dropped: self.log_lines_dropped.with_label_values(&[app.as_str()]),
             app: app.clone(),
             function: function.clone(),
         }
+    }
+
+    /// Log lines of an app that were cut off or displaced.
+    pub(crate) fn log_lines_dropped(&self, app: &AppName) -> IntCounter {
+        self.log_lines_dropped.with_label_values(&[app.as_str()])
     }
 
     /// Counts a request that reached no function.

@@ -9,7 +9,6 @@ mod wire;
 
 use super::{gate::Gate, *};
 use crate::{
-    clock,
     deploy::{DeployError, DeployRequest, Progress, Upload},
     engine::{Engine, EngineConfig, EngineParts, Limits, PoolPlan},
     functions::{DeployConfig, record::NewVersion, snapshot::SnapshotBuilder},
@@ -126,11 +125,18 @@ impl Deploys for Pretender {
         let (size, digest) = (bytes.len() as u64, Digest::of(&bytes));
         let (new, duration_ms) = (true, 1);
         // Nobody may be listening.
-        let _ = progress.send(DeployEvent::Received { size, digest, new, duration_ms });
+        let _ = progress.send(DeployEvent::Received {
+            size,
+            digest,
+            new,
+            duration_ms,
+        });
         self.go.acquire().await.unwrap().forget();
         match bytes.as_slice() {
             b"bad" => {
-                return Err(ErrorBody::new(ErrorCode::InvalidWasm).detail("not Wasm").into());
+                return Err(ErrorBody::new(ErrorCode::InvalidWasm)
+                    .detail("not Wasm")
+                    .into());
             }
             b"boom" => {
                 let body = ErrorBody::new(ErrorCode::Internal).detail("/secret/path");
@@ -139,10 +145,21 @@ impl Deploys for Pretender {
             b"panic" => panic!("/secret/path"),
             _ => {}
         }
-        let DeployRequest { app, function, message, activate, created_by } = request;
+        let DeployRequest {
+            app,
+            function,
+            message,
+            activate,
+            created_by,
+        } = request;
         let function = function.unwrap_or_else(|| "main".parse().unwrap());
         let functions = vec![function_of(function.as_str(), digest)];
-        let new = NewVersion { created_by, message, functions, activate };
+        let new = NewVersion {
+            created_by,
+            message,
+            functions,
+            activate,
+        };
         let (version, previous) = self.functions.add_version(&app, new).await.unwrap();
         self.done.send(app.to_string()).unwrap();
         Ok(Deployed {
@@ -199,7 +216,7 @@ impl Node {
     async fn new() -> Self {
         let cache = tempfile::tempdir().unwrap();
         let metrics = Metrics::new().unwrap();
-        let logs = Arc::new(GuestLogs::new(1000));
+        let logs = Arc::new(GuestLogs::counted(1000, metrics.clone()));
         let disk = Arc::new(Disk::default());
         let builder = SnapshotBuilder {
             engine: engine(&cache, &metrics),
@@ -273,12 +290,14 @@ impl Node {
 
     /// A request with the token, answered without a socket.
     async fn ask(&self, method: &str, target: &str) -> Answer {
-        self.call(request(method, target).body(Body::empty()).unwrap()).await
+        self.call(request(method, target).body(Body::empty()).unwrap())
+            .await
     }
 
     async fn send(&self, method: &str, target: &str, kind: &str, body: &str) -> Answer {
         let request = request(method, target).header("content-type", kind);
-        self.call(request.body(body.to_owned().into()).unwrap()).await
+        self.call(request.body(body.to_owned().into()).unwrap())
+            .await
     }
 
     async fn put(&self, target: &str, body: &str) -> Answer {
@@ -305,7 +324,9 @@ impl Node {
 
     async fn open(&self, request: Request<Body>) -> axum::response::Response {
         let api = serve::api(self.admin(), self.shutdown.clone());
-        Gate::new(Arc::new(api), [127, 0, 0, 1].into()).answer(request).await
+        Gate::new(Arc::new(api), [127, 0, 0, 1].into())
+            .answer(request)
+            .await
     }
 
     /// Serves on a socket; the receiver learns when serving has ended.
@@ -331,7 +352,10 @@ fn request(method: &str, target: &str) -> axum::http::request::Builder {
 }
 
 fn engine(cache: &TempDir, metrics: &Metrics) -> Arc<Engine> {
-    let config = EngineConfig { pool_size: 1, ..EngineConfig::default() };
+    let config = EngineConfig {
+        pool_size: 1,
+        ..EngineConfig::default()
+    };
     let engine = Engine::new(EngineParts {
         config: &config,
         plan: &PoolPlan::for_this_machine(&config, &Limits::default()),
@@ -358,13 +382,16 @@ impl Answer {
     }
 
     fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// The error that this must be.
     #[track_caller]
     fn error(&self, code: ErrorCode) -> ErrorBody {
-        let body: ErrorBody = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"));
+        let body: ErrorBody =
+            serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"));
         assert_eq!(body.code, code, "{self:?}");
         assert_eq!(self.status.as_u16(), code.status());
         body
@@ -377,6 +404,13 @@ impl Answer {
         assert_eq!(id.len(), 26, "{self:?}");
         assert_eq!(self.header("cache-control"), "no-store");
         assert!(!self.body.contains("secret"), "{self:?}");
+        if let Some(length) = self.headers.get("content-length") {
+            let length: usize = length.to_str().unwrap().parse().unwrap();
+            assert!(
+                method == Method::HEAD || length == self.body.len(),
+                "{self:?}"
+            );
+        }
         assert!(!self.headers.contains_key("access-control-allow-origin"));
         let kind = self.header("content-type").split(';').next().unwrap();
         if self.status.as_u16() >= 400 && kind != "text/plain" {
@@ -387,14 +421,25 @@ impl Answer {
             assert_eq!(self.header("x-faas-error"), body.code.as_str());
         }
         let Some(operation) = operation(spec, method, path) else {
-            assert!(matches!(self.status.as_u16(), 400..=405), "{method} {path}: {self:?}");
+            assert!(
+                matches!(self.status.as_u16(), 400..=405),
+                "{method} {path}: {self:?}"
+            );
             return;
         };
         let response = &operation["responses"][self.status.as_str()];
-        assert!(response.is_object(), "{method} {path}: {} is not described", self.status);
+        assert!(
+            response.is_object(),
+            "{method} {path}: {} is not described",
+            self.status
+        );
         let content = response["content"].as_object();
         let described = content.map_or(kind.is_empty(), |content| content.contains_key(kind));
-        assert!(described, "{method} {path}: {} as {kind} is not described", self.status);
+        assert!(
+            described,
+            "{method} {path}: {} as {kind} is not described",
+            self.status
+        );
     }
 }
 
@@ -403,7 +448,9 @@ fn operation<'a>(spec: &'a Value, method: &Method, path: &str) -> Option<&'a Val
     let matches = |template: &str| {
         let (template, path) = (template.split('/'), path.split('/'));
         template.clone().count() == path.clone().count()
-            && template.zip(path).all(|(t, p)| t == p || (t.starts_with('{') && !p.is_empty()))
+            && template
+                .zip(path)
+                .all(|(t, p)| t == p || t.starts_with('{'))
     };
     let method = match method.as_str() {
         "HEAD" => "get".to_owned(),

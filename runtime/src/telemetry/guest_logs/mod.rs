@@ -20,10 +20,11 @@ mod tests;
 pub(crate) use output::{GuestOutput, LogBudget, OutputStream};
 pub(crate) use reader::{LogReader, Query};
 
-use crate::{clock, request_id::RequestId};
+use crate::{clock, request_id::RequestId, telemetry::metrics::Metrics};
 use dashmap::DashMap;
 use faas_api::{AppName, FunctionName, LogLine, LogSource, VersionId};
 use jiff::Timestamp;
+use prometheus::IntCounter;
 use std::{
     collections::VecDeque,
     sync::{
@@ -48,19 +49,27 @@ const PAGE: usize = 64;
 /// Every app's log.
 pub(crate) struct GuestLogs {
     apps: DashMap<AppName, Arc<AppLog>>,
+    metrics: Metrics,
     lines: usize,
     /// What one app may hold now, in bytes.
     allowance: Arc<AtomicUsize>,
 }
 
 impl GuestLogs {
-    /// Logs that keep up to `capacity` lines per app.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Logs that keep up to `capacity` lines per app, and count those that are lost.
+    pub(crate) fn counted(capacity: usize, metrics: Metrics) -> Self {
         Self {
             apps: DashMap::new(),
+            metrics,
             lines: capacity.max(1),
             allowance: Arc::new(AtomicUsize::new(MAX_APP_BYTES)),
         }
+    }
+
+    /// Logs with metrics of their own.
+    #[cfg(test)]
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::counted(capacity, Metrics::new().unwrap())
     }
 
     /// The log of an app, made when there is none.
@@ -68,7 +77,16 @@ impl GuestLogs {
         if let Some(log) = self.get(app) {
             return log;
         }
-        let new = || Arc::new(AppLog::new(app.clone(), self.lines, self.allowance.clone()));
+        let new = || {
+            Arc::new(AppLog {
+                app: app.clone(),
+                lines: self.lines,
+                allowance: self.allowance.clone(),
+                lost: self.metrics.log_lines_dropped(app),
+                ring: Mutex::default(),
+                closed: watch::Sender::new(false),
+            })
+        };
         let log = self.apps.entry(app.clone()).or_insert_with(new).clone();
         self.share();
         log
@@ -138,6 +156,8 @@ pub(crate) struct AppLog {
     app: AppName,
     lines: usize,
     allowance: Arc<AtomicUsize>,
+    /// Lines that were displaced or cut off.
+    lost: IntCounter,
     ring: Mutex<Ring>,
     /// Marked as changed by every line, for followers; true once the app is deleted.
     closed: watch::Sender<bool>,
@@ -168,23 +188,8 @@ impl Ring {
 }
 
 impl AppLog {
-    fn new(app: AppName, lines: usize, allowance: Arc<AtomicUsize>) -> Self {
-        Self {
-            app,
-            lines,
-            allowance,
-            ring: Mutex::default(),
-            closed: watch::Sender::new(false),
-        }
-    }
-
-    /// Appends a line; the oldest make room. Returns how many were dropped for it.
-    pub(crate) fn push(
-        &self,
-        origin: &Arc<Origin>,
-        request_id: RequestId,
-        mut source: LogSource,
-    ) -> u64 {
+    /// Appends a line; the oldest make room.
+    pub(crate) fn push(&self, origin: &Arc<Origin>, request_id: RequestId, mut source: LogSource) {
         if let LogSource::Failure { message } = &mut source {
             message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
         }
@@ -208,7 +213,14 @@ impl AppLog {
         if self.closed.receiver_count() > 0 {
             self.closed.send_modify(|_| {});
         }
-        dropped
+        self.lost(dropped);
+    }
+
+    /// Counts lines that nobody will read.
+    fn lost(&self, lines: u64) {
+        if lines > 0 {
+            self.lost.inc_by(lines);
+        }
     }
 
     /// Up to a page of lines with numbers from `first` on.

@@ -8,7 +8,7 @@ use crate::request_id::RequestId;
 use faas_api::LogSource;
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// Which of its outputs a guest writes to.
@@ -25,7 +25,6 @@ pub(crate) enum OutputStream {
 pub(crate) struct LogBudget {
     limit: usize,
     left: AtomicUsize,
-    lost: AtomicU64,
 }
 
 /// What is left of a budget that was exceeded, once that was said.
@@ -45,14 +44,7 @@ impl LogBudget {
         Arc::new(Self {
             limit: bytes,
             left: AtomicUsize::new(bytes.min(SPENT - 1)),
-            lost: AtomicU64::new(0),
         })
-    }
-
-    /// How many lines were lost: cut, beyond the budget, or others displaced. What an output has
-    /// not ended yet is counted when the output is dropped.
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
     }
 
     fn take(&self, bytes: usize) -> Grant {
@@ -149,7 +141,7 @@ impl GuestOutput {
         if self.partial.len() > MAX_LINE_BYTES {
             self.line();
             self.skipping = true;
-            self.lost(1);
+            self.log.lost(1);
         }
     }
 
@@ -174,7 +166,8 @@ impl GuestOutput {
         let ends = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let unfinished = *last != b'\n';
         let counted = std::mem::replace(&mut self.skipping, unfinished);
-        self.lost(ends + u64::from(unfinished) - u64::from(counted));
+        self.log
+            .lost(ends + u64::from(unfinished) - u64::from(counted));
     }
 
     fn push(&self, message: String) {
@@ -182,13 +175,7 @@ impl GuestOutput {
             OutputStream::Stdout => LogSource::Stdout { message },
             OutputStream::Stderr => LogSource::Stderr { message },
         };
-        self.lost(self.log.push(&self.origin, self.request_id, source));
-    }
-
-    fn lost(&self, lines: u64) {
-        if lines > 0 {
-            self.budget.lost.fetch_add(lines, Relaxed);
-        }
+        self.log.push(&self.origin, self.request_id, source);
     }
 }
 

@@ -1,0 +1,187 @@
+//! Reading and following logs.
+
+use super::*;
+use crate::{
+    request_id::RequestId,
+    telemetry::guest_logs::{AppLog, Origin},
+};
+use faas_api::{LogSource, VersionId};
+
+const TARGET: &str = "/v1/apps/hello/logs";
+
+struct Writer {
+    log: Arc<AppLog>,
+    origin: Arc<Origin>,
+}
+
+impl Writer {
+    async fn new(node: &Node) -> Self {
+        node.add("hello", true).await;
+        Self {
+            log: node.logs.get(&"hello".parse().unwrap()).unwrap(),
+            origin: Arc::new(Origin {
+                function: "main".parse().unwrap(),
+                version: VersionId::new(1),
+            }),
+        }
+    }
+
+    fn say(&self, message: &str) -> RequestId {
+        let id = RequestId::new();
+        let message = message.to_owned();
+        self.log
+            .push(&self.origin, id, LogSource::Stdout { message });
+        id
+    }
+}
+
+fn messages(body: &str) -> Vec<String> {
+    let lines = body
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .map(|line| line["message"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn lines_are_chosen_and_written_in_both_forms() {
+    let node = Node::new().await;
+    let writer = Writer::new(&node).await;
+    let mut ids = Vec::new();
+    for n in 0..300 {
+        ids.push(writer.say(&n.to_string()));
+    }
+    let answer = node.ask("GET", TARGET).await;
+    assert_eq!(answer.header("content-type"), "application/x-ndjson");
+    assert_eq!(messages(&answer.body).len(), 300);
+    let first: Value = serde_json::from_str(answer.body.lines().next().unwrap()).unwrap();
+    assert_eq!(first["seq"], 1);
+    assert_eq!(first["app"], "hello");
+    assert_eq!(first["version"], "v1");
+    assert_eq!(first["source"], "stdout");
+
+    let ask =
+        async |query: &str| messages(&node.ask("GET", &format!("{TARGET}?{query}")).await.body);
+    assert_eq!(ask("limit=2").await, ["298", "299"]);
+    assert_eq!(ask("limit=0").await, [""; 0]);
+    assert_eq!(ask(&format!("request_id={}", ids[7])).await, ["7"]);
+    assert_eq!(ask("request_id=nobody").await, [""; 0]);
+    assert_eq!(ask("since=1h&limit=1").await, ["299"]);
+    assert_eq!(ask("since=2999-01-01T00:00:00Z").await, [""; 0]);
+    assert_eq!(
+        ask("since=2020-01-01T00:00:00%2B02:00&follow=false")
+            .await
+            .len(),
+        300
+    );
+
+    let events = request("GET", &format!("{TARGET}?limit=2")).header("accept", "text/event-stream");
+    let answer = node.call(events.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    let events: Vec<&str> = answer.body.split_terminator("\n\n").collect();
+    assert_eq!(events.len(), 2);
+    assert!(events[1].starts_with("id: 300\ndata: {"), "{events:?}");
+
+    for bad in [
+        "limit=-1",
+        "limit=x",
+        "since=yesterday",
+        "follow=maybe",
+        "folow=true",
+        "since=",
+    ] {
+        node.ask("GET", &format!("{TARGET}?{bad}"))
+            .await
+            .error(ErrorCode::BadRequest);
+    }
+    node.ask("GET", "/v1/apps/nobody/logs")
+        .await
+        .error(ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_line_is_one_line_whatever_is_in_it() {
+    let node = Node::new().await;
+    let writer = Writer::new(&node).await;
+    writer.say("a\nb\r\u{1b}[2J\u{9b}x\u{2028}y");
+    for accept in ["application/x-ndjson", "text/event-stream"] {
+        let request = request("GET", TARGET).header("accept", accept);
+        let answer = node.call(request.body(Body::empty()).unwrap()).await;
+        let lines = answer
+            .body
+            .lines()
+            .filter(|line| line.contains('{'))
+            .count();
+        assert_eq!(lines, 1, "{answer:?}");
+        assert!(
+            !answer.body.contains(['\u{1b}', '\u{9b}', '\u{2028}', '\r']),
+            "{answer:?}"
+        );
+    }
+}
+
+/// The next piece of a body, or the end.
+async fn next(body: &mut Body) -> Option<String> {
+    let frame = body.frame().await?.unwrap();
+    Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_follower_gets_lines_as_they_come_until_the_app_is_gone() {
+    let node = Node::new().await;
+    let writer = Writer::new(&node).await;
+    writer.say("old");
+    writer.say("one");
+    let request = request("GET", &format!("{TARGET}?follow=true&limit=1"));
+    let mut body = node
+        .open(request.body(Body::empty()).unwrap())
+        .await
+        .into_body();
+    assert_eq!(messages(&next(&mut body).await.unwrap()), ["one"]);
+    writer.say("two");
+    assert_eq!(messages(&next(&mut body).await.unwrap()), ["two"]);
+    writer.say("last");
+    node.ask("DELETE", "/v1/apps/hello").await;
+    assert_eq!(messages(&next(&mut body).await.unwrap()), ["last"]);
+    assert_eq!(next(&mut body).await, None);
+}
+
+#[tokio::test]
+async fn a_follower_is_told_that_the_connection_lives_and_when_the_node_stops() {
+    let mut node = Node::new().await;
+    node.patience.heartbeat = Duration::from_millis(1);
+    Writer::new(&node).await;
+    let request = request("GET", &format!("{TARGET}?follow=true"));
+    let mut body = node
+        .open(request.body(Body::empty()).unwrap())
+        .await
+        .into_body();
+    assert_eq!(next(&mut body).await.as_deref(), Some("\n"));
+    node.shutdown.drain();
+    while let Some(beat) = next(&mut body).await {
+        assert_eq!(beat, "\n");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_misses_lines_and_holds_up_nobody() {
+    let node = Node::new().await;
+    let writer = Writer::new(&node).await;
+    let request = request("GET", &format!("{TARGET}?follow=true"));
+    let mut body = node
+        .open(request.body(Body::empty()).unwrap())
+        .await
+        .into_body();
+    writer.say("first");
+    next(&mut body).await.unwrap();
+    for n in 0..5000 {
+        writer.say(&n.to_string());
+    }
+    let first: Value =
+        serde_json::from_str(next(&mut body).await.unwrap().lines().next().unwrap()).unwrap();
+    assert_eq!(
+        first["seq"], 4002,
+        "the oldest that is left; the gap says what was lost"
+    );
+}
