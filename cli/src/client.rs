@@ -2,7 +2,6 @@
 
 use crate::{
     error::{Answer, CliError, Exit, Result},
-    format,
     ndjson::{Broken, Lines},
 };
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use serde_json::Value;
 use std::{
     future::Future,
     net::IpAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -66,6 +64,14 @@ pub(crate) fn http_client(url: &Url) -> Result<reqwest::Client> {
     builder.build().map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
 }
 
+/// The token a client sends, if any.
+#[derive(Clone, Default)]
+pub(crate) struct Token {
+    pub(crate) value: Option<String>,
+    /// What to do when the server does not take it.
+    pub(crate) hint: String,
+}
+
 /// One server, as this user sees it.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -73,9 +79,7 @@ pub(crate) struct Client {
     base: Url,
     /// The same for people.
     server: String,
-    token: Option<String>,
-    /// Where the token of a server on this machine would be.
-    token_file: Option<PathBuf>,
+    token: Token,
 }
 
 /// What a deploy asks for besides the artifact.
@@ -96,14 +100,10 @@ pub(crate) struct LogQuery {
 }
 
 impl Client {
-    pub(crate) fn new(
-        server: Url,
-        token: Option<String>,
-        token_file: Option<PathBuf>,
-    ) -> Result<Self> {
-        let http = http_client(&server)?;
-        let shown = server.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http, base: server, server: shown, token, token_file })
+    pub(crate) fn new(base: Url, token: Token) -> Result<Self> {
+        let http = http_client(&base)?;
+        let server = base.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { http, base, server, token })
     }
 
     pub(crate) async fn apps(&self) -> Result<AppList> {
@@ -194,7 +194,7 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.http.request(method, url);
-        match &self.token {
+        match &self.token.value {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
@@ -242,8 +242,8 @@ impl Client {
             request_id: problem.request_id,
             imports: problem.imports,
         }));
-        match (exit, &self.token) {
-            (Exit::NotAuthorised, None) => error.hint(self.token_hint()),
+        match status {
+            401 => error.hint(self.token.hint.as_str()),
             _ => error,
         }
     }
@@ -259,16 +259,6 @@ impl Client {
         let message = format!("the answer of {} cannot be read: {why}", self.server);
         CliError::new(Exit::Failed, "unexpected_answer", message)
             .hint("are this `faas` and the server of the same version?")
-    }
-
-    fn token_hint(&self) -> String {
-        match &self.token_file {
-            Some(file) => format!(
-                "no token in {}: set FAAS_TOKEN or FAAS_DATA_DIR, or give --token TOKEN",
-                format::tilde(file)
-            ),
-            None => "set FAAS_TOKEN, or give --token TOKEN".to_owned(),
-        }
     }
 
     fn broken(&self, error: &reqwest::Error) -> CliError {

@@ -2,8 +2,9 @@
 
 use crate::{
     args::{Form, Global},
-    client::{self, Client},
+    client::{self, Client, Token},
     error::Result,
+    format,
     ui::{Loudness, Ui},
 };
 use std::{
@@ -30,13 +31,21 @@ impl Context {
     /// A client of the server in force.
     pub(crate) fn client(&self) -> Result<Client> {
         let server = client::parse_server(&self.global.server)?;
-        let token_file = client::is_loopback(&server).then(|| data_dir().join("admin.token"));
-        let given = self.global.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
-        let token = match given {
-            Some(token) => Some(token.to_owned()),
-            None => token_file.as_deref().and_then(read_token),
-        };
-        Client::new(server, token, token_file)
+        let token = self.token(client::is_loopback(&server));
+        Client::new(server, token)
+    }
+
+    /// The token that was given, else the one that a server on this machine has left for its user.
+    fn token(&self, same_machine: bool) -> Token {
+        let given = self.global.token.as_deref().map(str::trim);
+        match given.filter(|token| !token.is_empty()) {
+            Some(token) => Token {
+                value: Some(token.to_owned()),
+                hint: "check FAAS_TOKEN or --token TOKEN".to_owned(),
+            },
+            None if same_machine => file_token(&data_dir().join("admin.token")),
+            None => Token { value: None, hint: "set FAAS_TOKEN, or give --token TOKEN".to_owned() },
+        }
     }
 
     /// Whether every question is answered with yes.
@@ -52,9 +61,18 @@ impl Context {
 }
 
 /// The token in a file, if this user can read it.
-pub(crate) fn read_token(file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    Some(text.trim().to_owned()).filter(|token| !token.is_empty())
+pub(crate) fn file_token(file: &Path) -> Token {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let value = Some(text.trim().to_owned()).filter(|token| !token.is_empty());
+    let found = match value {
+        Some(_) => "the token is from",
+        None => "no token in",
+    };
+    let hint = format!(
+        "{found} {}: set FAAS_DATA_DIR or FAAS_TOKEN, or give --token TOKEN",
+        format::tilde(file)
+    );
+    Token { value, hint }
 }
 
 /// Where a server on this machine keeps its state, by the same rule as the server's own.

@@ -113,14 +113,16 @@ impl CliError {
     /// The same for scripts.
     pub(crate) fn to_json(&self) -> ErrorDocument<'_> {
         let answer = self.answer.as_deref();
+        let imports = answer.map_or(&[][..], |answer| &answer.imports);
         ErrorDocument {
             code: &self.code,
             message: &self.message,
             hint: self.hint.as_deref(),
             request_id: answer.and_then(|answer| answer.request_id.as_deref()),
             status: answer.map(|answer| answer.status),
-            details: &self.details,
-            imports: answer.map_or(&[], |answer| &answer.imports),
+            // The table of imports is for people; scripts have the imports.
+            details: if imports.is_empty() { &self.details } else { &[] },
+            imports,
         }
     }
 }

@@ -142,6 +142,13 @@ impl Ui {
         }
     }
 
+    /// Keeps what is said next apart from a result that did not end its line.
+    pub(crate) fn end_line(&self, ended: bool) {
+        if !ended && io::stdout().is_terminal() {
+            to_stderr("\n");
+        }
+    }
+
     /// Asks a person; `false` is anything but yes.
     pub(crate) async fn confirm(&self, question: &str) -> Result<bool> {
         to_stderr(&format!("{BOLD}{question}{BOLD:#} [y/N] "));

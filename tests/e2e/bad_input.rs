@@ -52,7 +52,7 @@ impl Watched {
         self.node.get("/bad/").failure(ErrorCode::NotFound);
         let apps = self.node.api(Request::get("/v1/apps")).json();
         assert_eq!(apps["apps"].as_array().unwrap().len(), 1);
-        assert_eq!(process::children(self.node.pid()), []);
+        assert!(process::children(self.node.pid()).is_empty());
     }
 }
 
@@ -106,12 +106,34 @@ fn cut_off_anywhere() {
     for wasm in [Guest::Http02.wasm(), Guest::Cgi01.wasm(), says("whole")] {
         let step = wasm.len() / 40;
         let cuts = (8..wasm.len()).step_by(step.max(7)).chain([4, 6, wasm.len() - 1]);
-        for cut in cuts {
+        // What ends between two sections may be whole as far as anybody can tell.
+        let between = section_ends(&wasm);
+        for cut in cuts.filter(|cut| !between.contains(cut)) {
             let error = watched.refused(&wasm[..cut]);
             assert_eq!(error.status, 422, "at {cut} of {}: {error:?}", wasm.len());
         }
     }
     watched.untouched();
+}
+
+fn section_ends(wasm: &[u8]) -> Vec<usize> {
+    let mut ends = vec![8];
+    let mut at = 8;
+    while at < wasm.len() {
+        at += 1;
+        let mut size = 0;
+        for shift in (0..).step_by(7) {
+            let byte = wasm[at];
+            at += 1;
+            size |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        at += size;
+        ends.push(at);
+    }
+    ends
 }
 
 /// Some damage makes another valid program; none makes the platform fail.

@@ -6,7 +6,7 @@ use crate::{
     artifact::{LocalArtifact, io_text},
     build,
     client::{self, Client, DeployOptions, LogQuery, LogStream},
-    context::{Context, read_token},
+    context::{Context, file_token},
     error::{CliError, Exit, Result},
     format,
     log_view::{LogView, Style},
@@ -101,6 +101,10 @@ fn config(ui: &Ui, project: &Project, listen: SocketAddr) -> Config {
     let mut config = Config { data_dir: project.dir.join(DATA_DIR), ..Config::default() };
     config.ingress.listen = listen;
     config.ingress.drain_timeout_s = 5;
+    // The session shows requests itself.
+    if let Ok(off) = serde_json::from_value(json!("off")) {
+        config.ingress.access_log = off;
+    }
     config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.log.filter = if ui.is_verbose() { "info" } else { "warn" }.to_owned();
     config
@@ -126,8 +130,7 @@ impl<'a> Session<'a> {
             let _ = std::fs::write(ignore, "*\n");
         }
         let server = client::parse_server(&format!("http://{}", ready.admin))?;
-        let client =
-            Client::new(server, read_token(&ready.token_file), Some(ready.token_file.clone()))?;
+        let client = Client::new(server, file_token(&ready.token_file))?;
         let silent = Ui::new("dev", ui.is_json(), Loudness::Quiet);
         let app = latest::Sender::new(None);
         Ok(Self { ui, silent, client, project, live: None, app })

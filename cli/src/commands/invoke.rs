@@ -160,8 +160,11 @@ async fn show(
         }
         ui.head("");
     }
+    let mut ends_a_line = true;
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&url, &error))? {
         ui.bytes(&chunk)?;
+        ends_a_line = chunk.ends_with(b"\n");
     }
+    ui.end_line(ends_a_line);
     Ok(Outcome::streamed().failure(failure))
 }

@@ -61,8 +61,13 @@ fn without_a_token_the_hint_says_where_it_would_be() {
     assert_eq!(
         output.stderr,
         "error: not authorised\nhint: no token in ~/.local/share/faas/admin.token: \
-         set FAAS_TOKEN or FAAS_DATA_DIR, or give --token TOKEN        (401 unauthorized)\n"
+         set FAAS_DATA_DIR or FAAS_TOKEN, or give --token TOKEN        (401 unauthorized)\n"
     );
+    write(&faas.home().join(".local/share/faas/admin.token"), "old");
+    let output = faas.run(&["list"]).exits(3);
+    assert!(output.stderr.contains("the token is from ~/.local/"), "{output:?}");
+    let output = faas.run(&["list", "--token", "wrong"]).exits(3);
+    assert!(output.stderr.contains("check FAAS_TOKEN or --token"), "{output:?}");
 }
 
 #[test]

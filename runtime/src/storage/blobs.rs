@@ -15,9 +15,6 @@ pub(crate) trait Blobs: Send + Sync {
     /// The whole blob, its digest checked; `None` when there is none.
     async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StorageError>;
 
-    /// Whether there is such a blob, and its size in bytes.
-    async fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError>;
-
     /// Removes a blob; removing what is absent is no error.
     async fn delete(&self, digest: &Digest) -> Result<(), StorageError>;
 

@@ -105,10 +105,6 @@ impl Blobs for MemoryBlobs {
         Ok(lock(&self.blobs).get(digest).cloned())
     }
 
-    async fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
-        Ok(lock(&self.blobs).get(digest).map(|bytes| bytes.len() as u64))
-    }
-
     async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
         lock(&self.blobs).remove(digest);
         Ok(())

@@ -74,11 +74,6 @@ impl Blobs for EmbeddedBlobs {
         self.on_folder(move |folder| folder.get(&digest)).await
     }
 
-    async fn size(&self, digest: &Digest) -> Result<Option<u64>, StorageError> {
-        let digest = *digest;
-        self.on_folder(move |folder| folder.size(&digest)).await
-    }
-
     async fn delete(&self, digest: &Digest) -> Result<(), StorageError> {
         let digest = *digest;
         self.on_folder(move |folder| folder.delete(&digest)).await

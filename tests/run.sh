@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Runs every test: formatting, lints, documents, unit and end-to-end tests.
+#
+#   tests/run.sh             everything
+#   tests/run.sh e2e NAME    only end-to-end tests whose name contains NAME
+#
+# Installs what they need: Wasm targets and guest toolchains (tests/toolchains.sh), and, as root on
+# Debian, the packages below. Ends with the closing lines of the test runners.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Backtraces of expected failures cost time and say nothing.
+unset RUST_BACKTRACE
+
+step() {
+    echo
+    echo "== $*"
+}
+
+# command → Debian package
+declare -A tools=([promtool]=prometheus [curl]=curl)
+missing=()
+for tool in "${!tools[@]}"; do
+    command -v "$tool" >/dev/null || missing+=("${tools[$tool]}")
+done
+if [[ ${#missing[@]} -gt 0 ]]; then
+    if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
+        step "installing ${missing[*]}"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "tests/run.sh: please install: ${missing[*]}" >&2
+        exit 1
+    fi
+fi
+
+step "guest toolchains and examples"
+tests/toolchains.sh
+
+step "test guests"
+guests() { # TARGET ARGS…
+    cargo build --quiet --release --locked --manifest-path tests/guests/Cargo.toml \
+        --target-dir target/guests --target "$@"
+}
+guests wasm32-wasip2
+guests wasm32-wasip1 -p guest-cgi
+
+step "the binary"
+cargo build --workspace --locked
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+if [[ ${1-} == e2e ]]; then
+    cargo test --locked -p faas-tests --test e2e -- "${2-}"
+    exit
+fi
+
+step "formatting"
+cargo fmt --all --check
+for manifest in examples/*/Cargo.toml tests/guests/Cargo.toml; do
+    cargo fmt --all --check --manifest-path "$manifest"
+done
+
+step "tests"
+failed=0
+cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=1
+
+step "lints"
+cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+
+step "documents"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet --document-private-items
+
+step "closing lines"
+grep -E '^(test result:|error: test failed)' "$log" || true
+exit "$failed"
