@@ -22,7 +22,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "FAAS_SERVER", value_name = "URL")]
     #[arg(default_value = "http://127.0.0.1:8081")]
     pub(crate) server: String,
-    /// The token [default: read from the data directory when the server is on this machine]
+    /// The token (default: read from the data directory when the server is on this machine)
     #[arg(long, global = true, env = "FAAS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
     /// The form of results
@@ -113,13 +113,13 @@ pub(crate) struct Serve {
     /// A configuration file; without one, every setting has its default
     #[arg(long, env = "FAAS_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Where the server keeps its state [default: $XDG_DATA_HOME/faas or ~/.local/share/faas]
+    /// Where the server keeps its state (default: $XDG_DATA_HOME/faas or ~/.local/share/faas)
     #[arg(long, env = "FAAS_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Where requests come in [default: 127.0.0.1:8080]
+    /// Where requests come in (default: 127.0.0.1:8080)
     #[arg(long, env = "FAAS_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Where the API answers [default: 127.0.0.1:8081]
+    /// Where the API answers (default: 127.0.0.1:8081)
     #[arg(long, env = "FAAS_ADMIN_LISTEN", value_name = "ADDR")]
     pub(crate) admin_listen: Option<SocketAddr>,
 }
@@ -144,9 +144,9 @@ pub(crate) enum Lang {
 
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
-    /// The project [default: the one this folder is in]
+    /// The project (default: the one this folder is in)
     pub(crate) project: Option<PathBuf>,
-    /// Where requests come in [default: 127.0.0.1:8080, or a free port when that is taken]
+    /// Where requests come in (default: 127.0.0.1:8080, or a free port when that is taken)
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
     /// Build, start and deploy, then stop: a check that the project works
@@ -156,12 +156,12 @@ pub(crate) struct Dev {
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
-    /// A .wasm or .wat file [default: build and deploy the project this folder is in]
+    /// A .wasm or .wat file (default: build and deploy the project this folder is in)
     pub(crate) file: Option<PathBuf>,
-    /// The app [default: [app] name in faas.toml, or the file's name]
+    /// The app (default: the name in faas.toml, or the file's name)
     #[arg(long, value_name = "APP")]
     pub(crate) name: Option<AppName>,
-    /// The function inside the app [default: the one in faas.toml, or `main`]
+    /// The function inside the app (default: the one in faas.toml, or `main`)
     #[arg(long, value_name = "NAME")]
     pub(crate) function: Option<FunctionName>,
     /// What to say of this version
@@ -180,7 +180,7 @@ pub(crate) struct Invoke {
     /// The app, with or without a path: `hello`, `hello/greet?name=ada`
     #[arg(value_name = "APP[/PATH]")]
     pub(crate) target: String,
-    /// The method [default: GET, or POST with a body]
+    /// The method (default: GET, or POST with a body)
     #[arg(short = 'X', long = "method", value_name = "METHOD")]
     pub(crate) method: Option<String>,
     /// A header, `name: value`; may be given more than once
@@ -204,7 +204,7 @@ pub(crate) struct App {
 pub(crate) struct Rollback {
     /// The app
     pub(crate) app: AppName,
-    /// The version to make live [default: the newest one older than what is live]
+    /// The version to make live (default: the newest one older than what is live)
     pub(crate) version: Option<VersionId>,
 }
 

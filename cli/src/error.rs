@@ -9,6 +9,8 @@ pub(crate) type Result<T> = std::result::Result<T, CliError>;
 /// The exit codes. They are a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
+    /// Whoever read the output has seen enough (`faas logs | head`), which is no failure.
+    ReaderLeft = 0,
     /// The operation failed.
     Failed = 1,
     /// The command line or a manifest is wrong.

@@ -3,6 +3,7 @@
 //! command streams.
 
 use crate::{
+    artifact::io_text,
     error::{CliError, ErrorDocument, Exit, Result},
     format,
 };
@@ -158,8 +159,9 @@ impl Ui {
         };
         // On a thread of its own, so that ctrl-c is heard meanwhile.
         let answer = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten();
-        let answer =
-            answer.map_err(|error| CliError::failed(format!("cannot read the answer: {error}")))?;
+        let answer = answer.map_err(|error| {
+            CliError::failed(format!("cannot read the answer: {}", io_text(&error)))
+        })?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
@@ -230,7 +232,7 @@ impl Ui {
 
     /// A failure, for people.
     pub(crate) fn error(&self, error: &CliError) {
-        if error.exit == Exit::Interrupted {
+        if matches!(error.exit, Exit::Interrupted | Exit::ReaderLeft) {
             return;
         }
         // The status and the code help only where the words are the server's own.
@@ -325,11 +327,11 @@ fn to_stderr(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-/// A reader that has seen enough (`faas logs | head`) ends the process, quietly and well.
 fn written(result: io::Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(CliError::failed(format!("cannot write to standard output: {error}"))),
-        Ok(()) => Ok(()),
-    }
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => {
+            CliError::new(Exit::ReaderLeft, "reader_left", "nobody reads the output")
+        }
+        _ => CliError::failed(format!("cannot write to standard output: {}", io_text(&error))),
+    })
 }

@@ -66,10 +66,8 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, is not TOML, or names a setting that does not exist.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             message: error.to_string(),
@@ -81,12 +79,8 @@ impl Config {
     /// # Errors
     /// The first setting whose value cannot be used.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let value = |key, problem: &str| {
-            Err(ConfigError::Value {
-                key,
-                problem: problem.to_owned(),
-            })
-        };
+        let value =
+            |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
         if !self.admin.listen.ip().is_loopback() && !self.admin.insecure {
             return value(
                 "admin.listen",
@@ -95,16 +89,10 @@ impl Config {
             );
         }
         if !(1 << 16..=512 << 20).contains(&self.limits.memory_bytes) {
-            return value(
-                "limits.memory_bytes",
-                "is from 65536 to 536870912 (512 MiB)",
-            );
+            return value("limits.memory_bytes", "is from 65536 to 536870912 (512 MiB)");
         }
         if self.limits.cpu_ms == 0 || self.limits.wall_ms == 0 || self.limits.first_byte_ms == 0 {
-            return value(
-                "limits",
-                "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1",
-            );
+            return value("limits", "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1");
         }
         if self.deploy.keep_versions == 0 {
             return value("deploy.keep_versions", "is at least 1");

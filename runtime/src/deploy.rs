@@ -63,10 +63,7 @@ pub(crate) struct DeployError {
 
 impl From<ErrorBody> for DeployError {
     fn from(body: ErrorBody) -> Self {
-        Self {
-            body: Box::new(body),
-            cause: None,
-        }
+        Self { body: Box::new(body), cause: None }
     }
 }
 
@@ -76,10 +73,7 @@ impl From<StorageError> for DeployError {
             StorageError::Full(_) => ErrorCode::StorageFull,
             _ => ErrorCode::Internal,
         };
-        Self {
-            body: Box::new(ErrorBody::new(code)),
-            cause: Some(error.to_string()),
-        }
+        Self { body: Box::new(ErrorBody::new(code)), cause: Some(error.to_string()) }
     }
 }
 
@@ -132,11 +126,7 @@ struct Received {
 impl Deployer {
     /// A deployer of nothing yet.
     pub(crate) fn new(parts: DeployerParts) -> Self {
-        Self {
-            parts,
-            held: Mutex::default(),
-            naming: tokio::sync::Mutex::default(),
-        }
+        Self { parts, held: Mutex::default(), naming: tokio::sync::Mutex::default() }
     }
 
     /// Takes an artifact and makes it a version, live if asked. All or nothing.
@@ -152,10 +142,7 @@ impl Deployer {
         let started = Instant::now();
         let deployed = match self.receive(upload, &progress).await {
             Ok(received) => {
-                let hold = Hold {
-                    deployer: self,
-                    digest: received.digest,
-                };
+                let hold = Hold { deployer: self, digest: received.digest };
                 let deployed = self.publish(&request, &received, &progress, started).await;
                 drop(hold);
                 deployed
@@ -189,12 +176,10 @@ impl Deployer {
         let kind = self.inspect(received).await?;
         let function = match &request.function {
             Some(function) => function.clone(),
-            None => DEFAULT_FUNCTION
-                .parse()
-                .map_err(|error: faas_api::NameError| DeployError {
-                    body: Box::new(ErrorBody::new(ErrorCode::Internal)),
-                    cause: Some(error.to_string()),
-                })?,
+            None => DEFAULT_FUNCTION.parse().map_err(|error: faas_api::NameError| DeployError {
+                body: Box::new(ErrorBody::new(ErrorCode::Internal)),
+                cause: Some(error.to_string()),
+            })?,
         };
         self.compile(received, kind, &function, progress).await?;
         let new = NewVersion {
@@ -251,20 +236,10 @@ impl Deployer {
         }
         let naming = self.naming.lock().await;
         let (digest, new) = writer.finish().await?;
-        *self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(digest)
-            .or_default() += 1;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default() += 1;
         drop(naming);
         let duration_ms = millis(started.elapsed());
-        let _ = progress.send(DeployEvent::Received {
-            size,
-            digest,
-            new,
-            duration_ms,
-        });
+        let _ = progress.send(DeployEvent::Received { size, digest, new, duration_ms });
         Ok(Received { digest, size })
     }
 
@@ -326,11 +301,7 @@ impl Deployer {
         }
         let duration_ms = millis(started.elapsed());
         let function = function.clone();
-        let _ = progress.send(DeployEvent::Compiled {
-            function,
-            cached,
-            duration_ms,
-        });
+        let _ = progress.send(DeployEvent::Compiled { function, cached, duration_ms });
         Ok(())
     }
 
@@ -366,11 +337,7 @@ struct Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        let mut held = self
-            .deployer
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.deployer.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = held.get_mut(&self.digest) {
             *count -= 1;
             if *count == 0 {
@@ -406,44 +373,34 @@ fn nothing_to_run(artifact: &Artifact) -> ErrorBody {
         exports => {
             let shown: Vec<String> = exports.iter().take(8).map(|e| format!("`{e}`")).collect();
             let more = exports.len().saturating_sub(shown.len());
-            let tail = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
+            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("{}{tail}", shown.join(", "))
         }
     };
-    ErrorBody::new(ErrorCode::UnknownKind)
-        .detail(format!("it exports {exports}"))
-        .hint(
-            "export wasi:http/handler@0.3, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2, \
+    ErrorBody::new(ErrorCode::UnknownKind).detail(format!("it exports {exports}")).hint(
+        "export wasi:http/handler@0.3, wasi:http/incoming-handler@0.2 or wasi:cli/run@0.2, \
          or build a WASI 0.1 program with `_start`",
-        )
+    )
 }
 
 fn not_compiled(error: CompileError) -> DeployError {
     match error {
-        CompileError::Refused(why) => ErrorBody::new(ErrorCode::CompileFailed)
-            .detail(printable(&why))
-            .into(),
+        CompileError::Refused(why) => {
+            ErrorBody::new(ErrorCode::CompileFailed).detail(printable(&why)).into()
+        }
         CompileError::OverLimit(why) => ErrorBody::new(ErrorCode::CompileFailed)
             .detail(why)
             .hint("make the artifact smaller, or ask the operator to raise the limit")
             .into(),
-        CompileError::Failed(cause) => DeployError {
-            body: Box::new(ErrorBody::new(ErrorCode::Internal)),
-            cause: Some(cause),
-        },
+        CompileError::Failed(cause) => {
+            DeployError { body: Box::new(ErrorBody::new(ErrorCode::Internal)), cause: Some(cause) }
+        }
     }
 }
 
 /// The compiler quotes names of the artifact; they may contain anything.
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() || *c == '\n')
-        .take(2000)
-        .collect()
+    text.chars().filter(|c| !c.is_control() || *c == '\n').take(2000).collect()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -82,10 +82,8 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     config.check()?;
-    telemetry::log::start(&config.log).map_err(|problem| ConfigError::Value {
-        key: "log.filter",
-        problem,
-    })?;
+    telemetry::log::start(&config.log)
+        .map_err(|problem| ConfigError::Value { key: "log.filter", problem })?;
     // Bound before anything else is touched: a taken port is the likeliest mistake.
     let ingress_listener = bind("ingress", config.ingress.listen).await?;
     let admin_listener = bind("admin", config.admin.listen).await?;
@@ -94,11 +92,7 @@ pub async fn run(
     // The admin listener outlives the ingress: probes must see the drain.
     let admin_shutdown = Shutdown::new();
     let admin = Admin::new(node.admin_parts(&config, readiness.clone()));
-    ready(
-        &node
-            .ready(&ingress_listener, &admin_listener)
-            .map_err(failed)?,
-    );
+    ready(&node.ready(&ingress_listener, &admin_listener).map_err(failed)?);
     readiness.ready();
 
     let follow = tokio::spawn({
@@ -110,11 +104,7 @@ pub async fn run(
         async move { sweep(&deployer).await }
     });
     let serving = async {
-        let drained = node
-            .ingress
-            .clone()
-            .serve(ingress_listener, shutdown.clone())
-            .await;
+        let drained = node.ingress.clone().serve(ingress_listener, shutdown.clone()).await;
         admin_shutdown.drain();
         drained
     };
@@ -178,15 +168,11 @@ impl Node {
             buried: HashMap::new(),
         };
         let keep_versions = config.deploy.keep_versions;
-        let (functions, rev) = Functions::load(registry, builder, keep_versions)
-            .await
-            .map_err(failed)?;
+        let (functions, rev) =
+            Functions::load(registry, builder, keep_versions).await.map_err(failed)?;
         let functions = Arc::new(functions);
-        let addresses = Addresses::new(
-            ingress,
-            &config.ingress.base_domain,
-            config.ingress.path_routing,
-        );
+        let addresses =
+            Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing);
         let deployer = Arc::new(Deployer::new(DeployerParts {
             functions: functions.clone(),
             blobs,
@@ -203,17 +189,7 @@ impl Node {
             config: config.ingress.clone(),
             log_format: config.log.format,
         }));
-        Ok(Self {
-            data_dir,
-            plan,
-            functions,
-            rev,
-            deployer,
-            ingress,
-            logs,
-            metrics,
-            addresses,
-        })
+        Ok(Self { data_dir, plan, functions, rev, deployer, ingress, logs, metrics, addresses })
     }
 
     fn admin_parts(&self, config: &Config, readiness: Readiness) -> AdminParts {
@@ -245,17 +221,13 @@ impl Node {
 }
 
 async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => RunError::Failed(format!(
-                "the {name} address {address} is taken by another process; choose another with \
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => RunError::Failed(format!(
+            "the {name} address {address} is taken by another process; choose another with \
              `{name}.listen`, port 0 takes a free one"
-            )),
-            _ => RunError::Failed(format!(
-                "cannot listen on the {name} address {address}: {error}"
-            )),
-        })
+        )),
+        _ => RunError::Failed(format!("cannot listen on the {name} address {address}: {error}")),
+    })
 }
 
 /// Removes what a stopped node may have left of deploys that were under way.

@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod admission;
 mod bad_input;
 mod cli;
 mod crash;
@@ -22,6 +23,7 @@ mod guest_view;
 mod http;
 mod isolation;
 mod limits;
+mod logs;
 mod metrics;
 mod previews;
 mod restart;

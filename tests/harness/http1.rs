@@ -252,6 +252,18 @@ impl Connection {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Ends the connection with a reset, as a process that was killed may.
+    ///
+    /// # Panics
+    /// When it is gone already.
+    pub fn reset(self) {
+        self.stream.set_nonblocking(true).unwrap();
+        crate::block_on(async {
+            let stream = tokio::net::TcpStream::from_std(self.stream).unwrap();
+            stream.set_zero_linger().unwrap();
+        });
+    }
+
     /// How long a read may take.
     ///
     /// # Panics
@@ -283,7 +295,10 @@ impl Connection {
     /// When it is not HTTP, or breaks off.
     pub fn read_head(&mut self, to_head: bool) -> io::Result<Answer> {
         let line = self.read_line()?;
-        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let status = line
+            .strip_prefix("HTTP/1.1 ")
+            .or_else(|| line.strip_prefix("HTTP/1.0 "))
+            .and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.ok_or_else(|| invalid(&format!("no status line: `{line}`")))?;
         let headers = self.read_fields()?;
         let get = |name: &str| {

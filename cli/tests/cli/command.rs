@@ -68,7 +68,7 @@ impl Faas {
     }
 
     pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Output {
-        let mut child = self.command(args).spawn().unwrap();
+        let mut child = self.spawn(args);
         // A command that does not read its input may be gone already.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
@@ -82,6 +82,11 @@ impl Faas {
     /// Runs a command whose standard error goes to the test's own.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
         Running::new(self.command(args).stderr(Stdio::inherit()).spawn().unwrap())
+    }
+
+    /// Runs a command without waiting for it.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).spawn().unwrap()
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -116,3 +116,13 @@ fn follow_in_json_is_a_line_each() {
     drop(log);
     assert_eq!(faas.end(), (0, Vec::new()));
 }
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let (log, server) = live();
+    let mut faas = Faas::with_server(&server.url()).spawn(&["logs", "-f", "orders"]);
+    drop(faas.stdout.take());
+    log.send(json_line(&request(1, "A", "/1"))).unwrap();
+    let output = faas.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}

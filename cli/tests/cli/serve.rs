@@ -2,6 +2,10 @@
 
 use crate::command::{Faas, Running};
 use serde_json::{Value, json};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
@@ -41,6 +45,40 @@ fn json_and_sigint() {
     assert!(faas.dir().join("here/admin.token").is_file());
     server.signal("INT");
     assert_eq!(server.end().0, 0);
+}
+
+/// Reads standard input, and answers nothing.
+const READER: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_read"
+        (func $read (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (i32.store (i32.const 4) (i32.const 10))
+        (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 16)))))"#;
+
+#[test]
+fn a_second_signal_does_not_wait_for_requests() {
+    let faas = Faas::new().file("reader.wat", READER);
+    let mut server = serve(&faas, &[]);
+    let ingress = server.line();
+    let admin = server.line();
+    let admin = admin.strip_prefix("admin ").unwrap();
+    faas.run(&["deploy", "reader.wat", "--server", admin]).exits(0);
+    let mut request = TcpStream::connect(ingress.strip_prefix("ingress http://").unwrap()).unwrap();
+    request
+        .write_all(
+            b"POST /reader/ HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\
+              expect: 100-continue\r\n\r\n",
+        )
+        .unwrap();
+    // The body is asked for: the function runs, and waits for it.
+    let mut go_on = [0; 12];
+    request.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+
+    server.signal("TERM");
+    server.signal("INT");
+    assert_eq!(server.end().0, 130);
 }
 
 #[test]

@@ -68,20 +68,12 @@ pub struct Traffic {
 impl Traffic {
     /// All traffic to one version.
     pub fn all_to(version: VersionId) -> Self {
-        Self {
-            shares: vec![TrafficShare {
-                version,
-                percent: 100,
-            }],
-        }
+        Self { shares: vec![TrafficShare { version, percent: 100 }] }
     }
 
     /// The share of this version, in percent; 0 when it is not live.
     pub fn percent_of(&self, version: VersionId) -> u8 {
-        self.shares
-            .iter()
-            .find(|share| share.version == version)
-            .map_or(0, |share| share.percent)
+        self.shares.iter().find(|share| share.version == version).map_or(0, |share| share.percent)
     }
 }
 

@@ -119,12 +119,10 @@ fn check_magic(bytes: &[u8]) -> Result<(), ArtifactError> {
         [0x7f, b'E', b'L', b'F', ..] => Err(ArtifactError::Precompiled),
         [] => Err(ArtifactError::NotWasm("the file is empty")),
         [0x1f, 0x8b, ..] => Err(ArtifactError::NotWasm("this is gzip; unpack it first")),
-        [b'P', b'K', ..] => Err(ArtifactError::NotWasm(
-            "this is a zip archive; unpack it first",
-        )),
-        [b'(', ..] | [b';', b';', ..] => Err(ArtifactError::NotWasm(
-            "this looks like WebAssembly text; name the file .wat",
-        )),
+        [b'P', b'K', ..] => Err(ArtifactError::NotWasm("this is a zip archive; unpack it first")),
+        [b'(', ..] | [b';', b';', ..] => {
+            Err(ArtifactError::NotWasm("this looks like WebAssembly text; name the file .wat"))
+        }
         _ => Err(ArtifactError::NotWasm("it does not start with `\\0asm`")),
     }
 }
@@ -155,30 +153,22 @@ impl Outside {
                 Payload::ImportSection(section) if depth == 0 => {
                     for import in section.into_imports() {
                         let import = import.map_err(damaged)?;
-                        outside
-                            .imports
-                            .insert(format!("{}.{}", import.module, import.name));
+                        outside.imports.insert(format!("{}.{}", import.module, import.name));
                     }
                 }
                 Payload::ExportSection(section) if depth == 0 => {
                     for export in section {
-                        outside
-                            .exports
-                            .insert(export.map_err(damaged)?.name.to_owned());
+                        outside.exports.insert(export.map_err(damaged)?.name.to_owned());
                     }
                 }
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
-                        outside
-                            .imports
-                            .insert(full_name(&import.map_err(damaged)?.name));
+                        outside.imports.insert(full_name(&import.map_err(damaged)?.name));
                     }
                 }
                 Payload::ComponentExportSection(section) if depth == 0 => {
                     for export in section {
-                        outside
-                            .exports
-                            .insert(full_name(&export.map_err(damaged)?.name));
+                        outside.exports.insert(full_name(&export.map_err(damaged)?.name));
                     }
                 }
                 _ => {}
@@ -219,24 +209,12 @@ mod tests {
                 r#"(component (component $c) (instance $i (instantiate $c)) (export "{export}" (instance $i)))"#
             ))
         };
-        assert_eq!(
-            component("wasi:http/handler@0.3.0").kind,
-            Some(Kind::Http03)
-        );
-        assert_eq!(
-            component("wasi:http/handler@0.3.2").kind,
-            Some(Kind::Http03)
-        );
-        assert_eq!(
-            component("wasi:http/incoming-handler@0.2.12").kind,
-            Some(Kind::Http02)
-        );
+        assert_eq!(component("wasi:http/handler@0.3.0").kind, Some(Kind::Http03));
+        assert_eq!(component("wasi:http/handler@0.3.2").kind, Some(Kind::Http03));
+        assert_eq!(component("wasi:http/incoming-handler@0.2.12").kind, Some(Kind::Http02));
         assert_eq!(component("wasi:cli/run@0.2.0").kind, Some(Kind::Cgi02));
         assert_eq!(component("wasi:http/incoming-handler@0.1.0").kind, None);
-        assert_eq!(
-            inspect(r#"(module (func (export "_start")))"#).kind,
-            Some(Kind::Cgi01)
-        );
+        assert_eq!(inspect(r#"(module (func (export "_start")))"#).kind, Some(Kind::Cgi01));
         assert_eq!(inspect(r#"(module (func (export "run")))"#).kind, None);
     }
 
@@ -275,9 +253,6 @@ mod tests {
                 !matches!(&cut, Ok(artifact) if artifact.kind.is_some() && artifact.size as usize == whole.len()),
             );
         }
-        assert!(matches!(
-            error(&whole[..whole.len() - 3]),
-            ArtifactError::Damaged { .. }
-        ));
+        assert!(matches!(error(&whole[..whole.len() - 3]), ArtifactError::Damaged { .. }));
     }
 }

@@ -91,10 +91,7 @@ mod tests {
     fn round_trip_and_refusals() {
         let digest = Digest::of(b"hello");
         let text = digest.to_string();
-        assert_eq!(
-            text,
-            "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-        );
+        assert_eq!(text, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
         assert_eq!(text.parse(), Ok(digest));
         assert_eq!(digest.short(), "2cf24dba5fb0");
         assert!(text.to_uppercase().parse::<Digest>().is_err());

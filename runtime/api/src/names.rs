@@ -220,22 +220,8 @@ mod tests {
     #[test]
     fn versions() {
         assert_eq!("v12".parse(), Ok(VersionId::new(12)));
-        for bad in [
-            "",
-            "v",
-            "12",
-            "v0",
-            "v01",
-            "v-1",
-            "v+1",
-            "v4294967296",
-            "V1",
-        ] {
-            assert_eq!(
-                bad.parse::<VersionId>(),
-                Err(NameError::BadVersion),
-                "{bad}"
-            );
+        for bad in ["", "v", "12", "v0", "v01", "v-1", "v+1", "v4294967296", "V1"] {
+            assert_eq!(bad.parse::<VersionId>(), Err(NameError::BadVersion), "{bad}");
         }
     }
 

@@ -74,10 +74,7 @@ pub(super) async fn delete(
 /// Frees what only the deleted app used. Nobody waits for that.
 fn sweep(api: Arc<Api>) {
     tokio::spawn(async move {
-        let swept = api
-            .cut
-            .run_until_cancelled(api.parts.deployer.sweep())
-            .await;
+        let swept = api.cut.run_until_cancelled(api.parts.deployer.sweep()).await;
         if let Some(Err(error)) = swept {
             tracing::warn!(%error, "unused artifacts could not be removed");
         }
@@ -87,17 +84,12 @@ fn sweep(api: Arc<Api>) {
 /// A revision as the header that carries it.
 pub(super) fn etag(rev: u64) -> (HeaderName, HeaderValue) {
     let value = HeaderValue::from_str(&format!("\"{rev}\""));
-    (
-        ETAG,
-        value.unwrap_or_else(|_| HeaderValue::from_static("\"\"")),
-    )
+    (ETAG, value.unwrap_or_else(|_| HeaderValue::from_static("\"\"")))
 }
 
 fn app_of(api: &Api, name: AppName, record: AppRecord) -> App {
-    let functions: Vec<Function> = record
-        .live()
-        .map(|version| version.functions.clone())
-        .unwrap_or_default();
+    let functions: Vec<Function> =
+        record.live().map(|version| version.functions.clone()).unwrap_or_default();
     App {
         urls: api.parts.addresses.of(&name),
         name,

@@ -96,9 +96,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
         }
-        AdminToken::new(&format!("{TOKEN}\n"))
-            .check(&headers)
-            .is_ok()
+        AdminToken::new(&format!("{TOKEN}\n")).check(&headers).is_ok()
     }
 
     #[test]

@@ -74,11 +74,7 @@ impl Deploys for Deployer {
 #[into_params(parameter_in = Query)]
 pub(super) struct DeployQuery {
     /// What the function is called; `main` when nothing is said.
-    #[param(
-        example = "main",
-        pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$",
-        max_length = 40
-    )]
+    #[param(example = "main", pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length = 40)]
     function: Option<String>,
     /// Whether the version becomes live.
     #[serde(default = "yes")]
@@ -139,12 +135,8 @@ pub(super) async fn deploy(
     let id = id.ok_or_else(|| ApiError::internal("a handler was reached without a request id"))?;
     let events_wanted = extract::accepts(request.headers(), NDJSON);
     let end = Arc::<OnceLock<UploadEnd>>::default();
-    let upload = upload(
-        request.into_body(),
-        Expected { length, limit },
-        api.patience.body,
-        end.clone(),
-    );
+    let upload =
+        upload(request.into_body(), Expected { length, limit }, api.patience.body, end.clone());
     let (progress, mut events) = mpsc::unbounded_channel();
     // A task of its own: once the upload is complete, the deploy does not depend on the client.
     let deploying = async move {
@@ -167,12 +159,7 @@ pub(super) async fn deploy(
     let deployed = joined(deploying.await)?;
     let Deployed { app, version, .. } = &deployed;
     let location = format!("/v1/apps/{app}/versions/{version}");
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Json(deployed),
-    )
-        .into_response())
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(deployed)).into_response())
 }
 
 /// What `curl --data-binary` and plain HTTP clients say of a file is taken as well.
@@ -189,11 +176,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 fn function(name: Option<&str>) -> Result<Option<FunctionName>, ApiError> {
-    name.map(|name| {
-        name.parse()
-            .map_err(|error| ApiError::name("function", &error))
-    })
-    .transpose()
+    name.map(|name| name.parse().map_err(|error| ApiError::name("function", &error))).transpose()
 }
 
 /// The message as it is shown in a table: one line of limited length.
@@ -243,10 +226,7 @@ fn upload(
         frames: BodyStream<Body>,
         received: u64,
     }
-    let reading = Reading {
-        frames: BodyStream::new(body),
-        received: 0,
-    };
+    let reading = Reading { frames: BodyStream::new(body), received: 0 };
     let pieces = stream::try_unfold(reading, move |mut reading| {
         let Expected { length, limit } = expected;
         let end = end.clone();

@@ -29,11 +29,7 @@ pub(super) struct ApiError {
 impl ApiError {
     /// An error without particulars.
     pub(super) fn new(code: ErrorCode) -> Self {
-        Self {
-            body: Box::new(ErrorBody::new(code)),
-            cause: None,
-            logged: false,
-        }
+        Self { body: Box::new(ErrorBody::new(code)), cause: None, logged: false }
     }
 
     /// The platform's fault; the cause goes to the log and nowhere else.
@@ -72,9 +68,7 @@ impl ApiError {
             NameError::Reserved(_) => "choose another name",
             _ => "a name has 1 to 40 of a-z, 0-9 and -, starts with a letter and has no `--`",
         };
-        Self::new(ErrorCode::InvalidName)
-            .detail(format!("{what}: {error}"))
-            .hint(hint)
+        Self::new(ErrorCode::InvalidName).detail(format!("{what}: {error}")).hint(hint)
     }
 
     /// Says what happened this time.
@@ -174,11 +168,7 @@ impl From<DeployError> for ApiError {
             body.hint = None;
             cause = cause.or(detail);
         }
-        Self {
-            body,
-            cause,
-            logged: false,
-        }
+        Self { body, cause, logged: false }
     }
 }
 
@@ -196,10 +186,7 @@ pub(super) fn finish(mut response: Response, id: RequestId) -> Response {
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.header());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -68,9 +68,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
                 let text = rejection.body_text();
-                let why = text
-                    .split_once("string: ")
-                    .map_or(text.as_str(), |(_, why)| why);
+                let why = text.split_once("string: ").map_or(text.as_str(), |(_, why)| why);
                 Err(bad_query(why))
             }
         }
@@ -137,9 +135,9 @@ async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
     match Limited::new(body, MAX_JSON_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(ApiError::new(ErrorCode::BadRequest)
-            .detail("the body ended early")
-            .because(error)),
+        Err(error) => {
+            Err(ApiError::new(ErrorCode::BadRequest).detail("the body ended early").because(error))
+        }
     }
 }
 
@@ -182,10 +180,7 @@ impl<S: Sync> FromRequestParts<S> for Change {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Principal { name } = Principal::from_request_parts(parts, state).await?;
         let condition = IfMatch::read(&parts.headers)?;
-        Ok(Self {
-            by: name,
-            condition,
-        })
+        Ok(Self { by: name, condition })
     }
 }
 
@@ -247,10 +242,7 @@ impl IfMatch {
 /// The beginning of a text that quotes what was sent.
 fn shorten(text: &str) -> String {
     match text.len() > MAX_DETAIL_BYTES {
-        true => format!(
-            "{}…",
-            text.split_at(text.floor_char_boundary(MAX_DETAIL_BYTES)).0
-        ),
+        true => format!("{}…", text.split_at(text.floor_char_boundary(MAX_DETAIL_BYTES)).0),
         false => text.to_owned(),
     }
 }

@@ -35,11 +35,7 @@ impl Gate {
             .method_not_allowed_fallback(async || ApiError::wrong_method())
             .with_state(api.clone());
         let router = TowerToHyperService::new(router);
-        Self {
-            api,
-            listener,
-            router,
-        }
+        Self { api, listener, router }
     }
 
     /// Answers one request. Every failure becomes a response here.
@@ -48,10 +44,7 @@ impl Gate {
         request.extensions_mut().insert(id);
         let span = tracing::info_span!("api", request_id = %id, method = %request.method());
         let has_body = !request.body().is_end_stream();
-        let answered = AssertUnwindSafe(self.admit(request))
-            .catch_unwind()
-            .instrument(span)
-            .await;
+        let answered = AssertUnwindSafe(self.admit(request)).catch_unwind().instrument(span).await;
         let response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => error.into_response(),

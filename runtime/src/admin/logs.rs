@@ -69,9 +69,7 @@ pub(super) async fn read(
     let wanted = guest_logs::Query {
         since: since.transpose()?,
         request_id: query.request_id,
-        limit: query
-            .limit
-            .map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        limit: query.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
     };
     api.parts.functions.get(&app).await?;
     // Not made here: an app that was deleted in between would get a log for ever.
@@ -167,10 +165,8 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
             "d" => 24 * 60 * 60,
             _ => return None,
         };
-        let number: u32 = number
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| number.parse().ok())??;
+        let number: u32 =
+            number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
         // What is before the beginning of time is the beginning of time.
         let ago = SignedDuration::from_secs(i64::from(number) * seconds);
         Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
@@ -200,19 +196,8 @@ mod tests {
             assert_eq!(since(text).as_deref(), Some(time), "{text}");
         }
         assert!(since("4294967295d").is_some());
-        for bad in [
-            "",
-            "s",
-            "-1s",
-            "+1s",
-            "1.5h",
-            "10",
-            "1w",
-            "now",
-            "99999999999s",
-            "1µs",
-            "m1",
-        ] {
+        for bad in ["", "s", "-1s", "+1s", "1.5h", "10", "1w", "now", "99999999999s", "1µs", "m1"]
+        {
             assert_eq!(since(bad), None, "{bad}");
         }
     }

@@ -99,10 +99,7 @@ pub(crate) struct Admin {
 impl Admin {
     /// An API on these parts.
     pub(crate) fn new(parts: AdminParts) -> Self {
-        Self {
-            parts,
-            patience: Patience::default(),
-        }
+        Self { parts, patience: Patience::default() }
     }
 
     /// Answers requests until `shutdown` says otherwise. While it drains, deploys that are under
@@ -143,8 +140,6 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(observe::livez))
         .routes(routes!(observe::readyz))
         // What stands above has to answer in time; an upload takes the time it takes.
-        .layer(from_fn(move |request, next| {
-            gate::in_time(limit, request, next)
-        }))
+        .layer(from_fn(move |request, next| gate::in_time(limit, request, next)))
         .routes(routes!(deploy::deploy))
 }

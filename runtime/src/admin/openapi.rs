@@ -31,9 +31,7 @@ pub(super) fn describe() -> Bytes {
         .enum_values(Some(ErrorCode::ALL.iter().map(|code| code.as_str())))
         .description(Some("What went wrong, as a word that stays the same."));
     let components = api.components.get_or_insert_default();
-    components
-        .schemas
-        .insert("ErrorCode".to_owned(), codes.into());
+    components.schemas.insert("ErrorCode".to_owned(), codes.into());
     // Derived from types that JSON can say.
     serde_json::to_vec(&api).unwrap_or_default().into()
 }
@@ -192,9 +190,7 @@ fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
         by_status.entry(code.status()).or_default().push(code);
     }
     let response = |(status, codes): (u16, Vec<&ErrorCode>)| {
-        let says = codes
-            .iter()
-            .map(|code| format!("`{code}`: {}.", code.title()));
+        let says = codes.iter().map(|code| format!("`{code}`: {}.", code.title()));
         let says: Vec<String> = says.collect();
         let response = ResponseBuilder::new()
             .description(says.join(" "))
@@ -212,10 +208,7 @@ fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
                     .description(Some("The code."))
                     .build(),
             )
-            .content(
-                super::error::PROBLEM,
-                Content::new(Some(Ref::from_schema_name("ErrorBody"))),
-            );
+            .content(super::error::PROBLEM, Content::new(Some(Ref::from_schema_name("ErrorBody"))));
         (status.to_string(), response.build().into())
     };
     by_status.into_iter().map(response).collect()
@@ -258,10 +251,7 @@ mod tests {
                 let responses = operation["responses"].as_object().unwrap();
                 let open = *path == "/v1/openapi.json";
                 assert_eq!(responses.contains_key("401"), !open, "{at}");
-                assert!(
-                    responses.contains_key("403") && responses.contains_key("500"),
-                    "{at}"
-                );
+                assert!(responses.contains_key("403") && responses.contains_key("500"), "{at}");
                 for (status, response) in responses {
                     let problem = &response["content"][super::super::error::PROBLEM];
                     let expected =
@@ -271,18 +261,14 @@ mod tests {
                 for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
                     let name = part.trim_end_matches('}');
                     let parameters = operation["parameters"].as_array().unwrap();
-                    let described = parameters
-                        .iter()
-                        .any(|p| p["name"] == name && p["in"] == "path");
+                    let described =
+                        parameters.iter().any(|p| p["name"] == name && p["in"] == "path");
                     assert!(described, "{at}: {name}");
                 }
             }
         }
         assert_eq!(api["security"][0]["bearer"], serde_json::json!([]));
-        assert_eq!(
-            api["components"]["securitySchemes"]["bearer"]["scheme"],
-            "bearer"
-        );
+        assert_eq!(api["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
     }
 
     #[test]

@@ -47,10 +47,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Autho
         (None, None) if version == Version::HTTP_10 => return Ok(uri.authority().cloned()),
         _ => return Err(bad("a request has one `host`")),
     };
-    let host = host
-        .to_str()
-        .ok()
-        .and_then(|host| host.parse::<Authority>().ok());
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
     let host = host.ok_or_else(|| bad("the `host` is not a host"))?;
     // What stands behind the host is a port or nothing, and nothing hides in front of it.
     let whole = match host.port_u16() {
@@ -69,9 +66,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<Autho
 /// The host and port of an origin; `null` has none.
 fn authority_of_origin(origin: &str) -> Option<Authority> {
     // A TLS proxy in front changes the scheme and nothing else.
-    let authority = origin
-        .strip_prefix("http://")
-        .or(origin.strip_prefix("https://"))?;
+    let authority = origin.strip_prefix("http://").or(origin.strip_prefix("https://"))?;
     authority.parse().ok()
 }
 
@@ -80,9 +75,7 @@ fn is_loopback(host: &str) -> bool {
     if name == "localhost" || name.ends_with(".localhost") {
         return true;
     }
-    let address = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'));
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let address = address.unwrap_or(&name).parse::<IpAddr>();
     address.is_ok_and(|address| address.to_canonical().is_loopback())
 }

@@ -79,9 +79,7 @@ impl Default for Patience {
 /// Serves until the switch is thrown and everything is seen to its end.
 pub(super) async fn run(admin: Admin, listener: TcpListener, shutdown: Shutdown) {
     // An address that cannot be had is taken for loopback, where most is refused.
-    let address = listener
-        .local_addr()
-        .map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+    let address = listener.local_addr().map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
     let api = Arc::new(api(admin, shutdown.clone()));
     let server = Arc::new(Server::new(&api, address));
     tokio::select! {
@@ -119,16 +117,9 @@ async fn drained(api: &Api) {
     api.parts.readiness.draining();
     api.deploys.close();
     let patience = api.patience.drain;
-    if tokio::time::timeout(patience, api.deploys.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(patience, api.deploys.wait()).await.is_err() {
         let left = api.deploys.len();
-        tracing::warn!(
-            left,
-            ?patience,
-            "deploys are cut off: they took too long to finish"
-        );
+        tracing::warn!(left, ?patience, "deploys are cut off: they took too long to finish");
     }
 }
 
@@ -287,12 +278,7 @@ struct Steady {
 
 impl Steady {
     fn new(inner: TcpStream, limit: Duration) -> Self {
-        Self {
-            inner,
-            limit,
-            timer: Box::pin(tokio::time::sleep(limit)),
-            stuck: false,
-        }
+        Self { inner, limit, timer: Box::pin(tokio::time::sleep(limit)), stuck: false }
     }
 
     fn watch<T>(
@@ -308,10 +294,7 @@ impl Steady {
             self.stuck = true;
             self.timer.as_mut().reset(Instant::now() + self.limit);
         }
-        self.timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

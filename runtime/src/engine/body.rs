@@ -21,10 +21,7 @@ pub(crate) struct GuestBody(State);
 
 enum State {
     /// Complete: one piece, and perhaps trailers.
-    Complete {
-        data: Bytes,
-        trailers: Option<HeaderMap>,
-    },
+    Complete { data: Bytes, trailers: Option<HeaderMap> },
     /// Still being written.
     Streaming(Box<Streaming>),
     /// Over.
@@ -46,26 +43,12 @@ impl GuestBody {
         Self(State::Complete { data, trailers })
     }
 
-    /// A body that a guest still writes.
-    pub(super) fn streaming(body: WasiBody, guest: Guest) -> Self {
-        Self(State::Streaming(Box::new(Streaming {
-            body,
-            guest: Some(guest),
-            outcome: None,
-            next: None,
-        })))
-    }
-
-    /// A body whose guest is done, but which is not written by it: it passes another one on, of
-    /// which the beginning was read already.
-    pub(super) fn passed_on(begun: Bytes, body: WasiBody) -> Self {
+    /// A body of which this much was read already. A guest still writes it; without one it passes
+    /// another body on.
+    pub(super) fn streaming(begun: Bytes, body: WasiBody, guest: Option<Guest>) -> Self {
         let next = (!begun.is_empty()).then(|| Frame::data(begun));
-        Self(State::Streaming(Box::new(Streaming {
-            body,
-            guest: None,
-            outcome: Some(Ok(())),
-            next,
-        })))
+        let outcome = guest.is_none().then_some(Ok(()));
+        Self(State::Streaming(Box::new(Streaming { body, guest, outcome, next })))
     }
 }
 
@@ -117,11 +100,7 @@ impl Body for GuestBody {
             State::Streaming(streaming) => {
                 let buffered = streaming.next.is_some();
                 // What was declared by the guest is exact, and its body is held to it.
-                if buffered {
-                    SizeHint::default()
-                } else {
-                    streaming.body.size_hint()
-                }
+                if buffered { SizeHint::default() } else { streaming.body.size_hint() }
             }
             State::Ended => SizeHint::with_exact(0),
         }
@@ -195,8 +174,7 @@ impl Streaming {
 
     fn failure(&mut self, error: &wasmtime_wasi_http::Error) -> InvokeError {
         // Why the guest failed says more than that its body broke off.
-        self.take_failure()
-            .unwrap_or_else(|| super::guest::body_error(error))
+        self.take_failure().unwrap_or_else(|| super::guest::body_error(error))
     }
 
     fn take_failure(&mut self) -> Option<InvokeError> {

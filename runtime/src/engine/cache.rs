@@ -47,15 +47,8 @@ impl CodeCache {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine_hash = format!("{:016x}", hasher.finish());
         let dir = root.join(&engine_hash);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)?;
-        Ok(Self {
-            dir,
-            engine_hash,
-            key,
-        })
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Ok(Self { dir, engine_hash, key })
     }
 
     /// Whether there is code for an artifact. It may still be refused when it is loaded.
@@ -128,10 +121,7 @@ impl CodeCache {
     /// The open file, if it is what this node wrote; `None` when there is none.
     fn verified(&self, digest: &Digest) -> Result<Option<File>, String> {
         let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(no_follow)
-            .open(self.code(digest));
+        let opened = OpenOptions::new().read(true).custom_flags(no_follow).open(self.code(digest));
         let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -147,9 +137,7 @@ impl CodeCache {
         let expected = fs::read_to_string(self.mac(digest)).map_err(|error| error.to_string())?;
         let expected =
             blake3::Hash::from_hex(expected.trim()).map_err(|error| error.to_string())?;
-        let actual = self
-            .authenticate(digest, &mut file)
-            .map_err(|error| error.to_string())?;
+        let actual = self.authenticate(digest, &mut file).map_err(|error| error.to_string())?;
         // `blake3::Hash` compares in constant time.
         if actual != expected {
             return Err("its keyed hash does not match".to_owned());
@@ -198,19 +186,10 @@ mod tests {
         let cache = CodeCache::open(dir.path(), &engine, [7; 32]).unwrap();
         let wasm = wat::parse_str(r#"(module (func (export "_start")))"#).unwrap();
         let digest = Digest::of(&wasm);
-        fs::write(
-            cache.temporary(&digest),
-            engine.precompile_module(&wasm).unwrap(),
-        )
-        .unwrap();
+        fs::write(cache.temporary(&digest), engine.precompile_module(&wasm).unwrap()).unwrap();
         fs::set_permissions(cache.temporary(&digest), fs::Permissions::from_mode(0o600)).unwrap();
         cache.adopt(&digest).unwrap();
-        Fixture {
-            cache,
-            engine,
-            digest,
-            _dir: dir,
-        }
+        Fixture { cache, engine, digest, _dir: dir }
     }
 
     impl Fixture {
@@ -220,10 +199,7 @@ mod tests {
 
         fn is_rejected_once(&self) {
             assert!(matches!(self.load(), Err(CacheMiss::Rejected(_))));
-            assert!(
-                matches!(self.load(), Err(CacheMiss::Absent)),
-                "it was not removed"
-            );
+            assert!(matches!(self.load(), Err(CacheMiss::Absent)), "it was not removed");
         }
     }
 
@@ -262,10 +238,7 @@ mod tests {
         ] {
             fs::copy(from, to).unwrap();
         }
-        assert!(matches!(
-            f.cache.module(&f.engine, &other),
-            Err(CacheMiss::Rejected(_))
-        ));
+        assert!(matches!(f.cache.module(&f.engine, &other), Err(CacheMiss::Rejected(_))));
     }
 
     #[test]

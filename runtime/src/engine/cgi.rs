@@ -44,9 +44,7 @@ where
 {
     let (parts, body) = request.into_parts();
     let variables = meta_variables(&parts);
-    let body = body
-        .map_err(|error| io::Error::other(error.to_string()))
-        .boxed_unsync();
+    let body = body.map_err(|error| io::Error::other(error.to_string())).boxed_unsync();
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let writer = Arc::new(Mutex::new(Writer {
         block: BytesMut::new(),
@@ -71,12 +69,7 @@ where
 /// those all begin with `HTTP_`.
 fn meta_variables(parts: &http::request::Parts) -> Vec<(String, String)> {
     let header = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned()
+        parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
     };
     let authority = match parts.uri.authority() {
         Some(authority) => authority.as_str().to_owned(),
@@ -87,20 +80,12 @@ fn meta_variables(parts: &http::request::Parts) -> Vec<(String, String)> {
         _ => (authority.as_str(), "80"),
     };
     let forwarded_for = header("x-forwarded-for");
-    let peer = forwarded_for
-        .rsplit(',')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let peer = forwarded_for.rsplit(',').next().unwrap_or_default().trim().to_owned();
     let uri = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut variables: Vec<(String, String)> = [
         ("GATEWAY_INTERFACE", "CGI/1.1"),
         ("SERVER_PROTOCOL", protocol(parts.version)),
-        (
-            "SERVER_SOFTWARE",
-            concat!("faas/", env!("CARGO_PKG_VERSION")),
-        ),
+        ("SERVER_SOFTWARE", concat!("faas/", env!("CARGO_PKG_VERSION"))),
         ("SERVER_NAME", name),
         ("SERVER_PORT", port),
         ("REQUEST_METHOD", parts.method.as_str()),
@@ -113,15 +98,10 @@ fn meta_variables(parts: &http::request::Parts) -> Vec<(String, String)> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect();
-    for (name, variable) in [
-        (header::CONTENT_LENGTH, "CONTENT_LENGTH"),
-        (header::CONTENT_TYPE, "CONTENT_TYPE"),
-    ] {
-        if let Some(value) = parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-        {
+    for (name, variable) in
+        [(header::CONTENT_LENGTH, "CONTENT_LENGTH"), (header::CONTENT_TYPE, "CONTENT_TYPE")]
+    {
+        if let Some(value) = parts.headers.get(name).and_then(|value| value.to_str().ok()) {
             variables.push((variable.to_owned(), value.to_owned()));
         }
     }
@@ -130,11 +110,7 @@ fn meta_variables(parts: &http::request::Parts) -> Vec<(String, String)> {
         if *name == header::CONTENT_LENGTH || *name == header::CONTENT_TYPE || name == "proxy" {
             continue;
         }
-        let mut values = parts
-            .headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let mut values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let mut joined = values.next().unwrap_or_default().to_owned();
         let separator = if *name == header::COOKIE { "; " } else { ", " };
         for value in values {
@@ -176,9 +152,7 @@ fn percent_decode(path: &str) -> String {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// The request's body as standard input. Handles share one position.
@@ -297,9 +271,9 @@ impl Output {
             let unfinished = writer.body.is_some() && !writer.block.is_empty();
             match outcome {
                 // `exit(0)` is an end like any other.
-                Ok(()) | Err(InvokeError::Exit(0)) if unfinished => Err(InvokeError::BadResponse(
-                    "its header block has no end".to_owned(),
-                )),
+                Ok(()) | Err(InvokeError::Exit(0)) if unfinished => {
+                    Err(InvokeError::BadResponse("its header block has no end".to_owned()))
+                }
                 Err(InvokeError::Exit(0)) => Ok(()),
                 other => other,
             }
@@ -360,9 +334,7 @@ impl Writer {
 
     /// A handle that can wait for room without holding the writer.
     fn full_channel(&self) -> Option<mpsc::Sender<Bytes>> {
-        self.sender
-            .clone()
-            .filter(|sender| self.body.is_none() && sender.capacity() == 0)
+        self.sender.clone().filter(|sender| self.body.is_none() && sender.capacity() == 0)
     }
 }
 
@@ -439,9 +411,7 @@ impl Body for Pipe {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -480,11 +450,7 @@ fn parse_block(block: &[u8]) -> Result<Option<(Response<()>, usize)>, String> {
     if headers.is_empty() && status.is_none() {
         return Err("its header block is empty".to_owned());
     }
-    let implied = if redirect {
-        StatusCode::FOUND
-    } else {
-        StatusCode::OK
-    };
+    let implied = if redirect { StatusCode::FOUND } else { StatusCode::OK };
     let mut response = Response::new(());
     *response.status_mut() = status.unwrap_or(implied);
     *response.headers_mut() = headers;
@@ -519,30 +485,16 @@ mod tests {
 
     #[test]
     fn header_blocks() {
-        assert_eq!(
-            parse("Content-Type: text/plain\r\n\r\nhello"),
-            Ok(Some((200, 28)))
-        );
-        assert_eq!(
-            parse("Content-Type: text/plain\n\nhello"),
-            Ok(Some((200, 26)))
-        );
+        assert_eq!(parse("Content-Type: text/plain\r\n\r\nhello"), Ok(Some((200, 28))));
+        assert_eq!(parse("Content-Type: text/plain\n\nhello"), Ok(Some((200, 26))));
         assert_eq!(parse("Status: 404 Not Found\n\n"), Ok(Some((404, 23))));
         assert_eq!(parse("Location: /elsewhere\n\n"), Ok(Some((302, 22))));
-        assert_eq!(
-            parse("status: 201\nLocation: /x\n\n").unwrap().unwrap().0,
-            201
-        );
+        assert_eq!(parse("status: 201\nLocation: /x\n\n").unwrap().unwrap().0, 201);
         assert_eq!(parse("Content-Type: text/plain\n"), Ok(None));
         assert_eq!(parse(""), Ok(None));
-        for bad in [
-            "hello\n\n",
-            "\n",
-            "Status: 99\n\n",
-            "Status: 100\n\n",
-            "A b: c\n\n",
-            "x: \u{1}\n\n",
-        ] {
+        for bad in
+            ["hello\n\n", "\n", "Status: 99\n\n", "Status: 100\n\n", "A b: c\n\n", "x: \u{1}\n\n"]
+        {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -580,12 +532,8 @@ mod tests {
             .body(())
             .unwrap();
         let variables = meta_variables(&request.into_parts().0);
-        let get = |name: &str| {
-            variables
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, value)| value.as_str())
-        };
+        let get =
+            |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         assert_eq!(get("REQUEST_METHOD"), Some("POST"));
         assert_eq!(get("PATH_INFO"), Some("/a b/%zz"));
         assert_eq!(get("QUERY_STRING"), Some("x=%20"));

@@ -85,9 +85,7 @@ impl Compiler {
             Ok(()) => {
                 let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
                 cache.adopt(digest).map_err(failed)?;
-                self.metrics
-                    .compile_seconds
-                    .observe(started.elapsed().as_secs_f64());
+                self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
                 Ok(())
             }
             Err(error) => {
@@ -105,6 +103,8 @@ impl Compiler {
             .arg0("faas")
             .arg("compile-worker")
             .env_clear()
+            // An allocator that reserves a gigabyte at a time would use up the limit by itself.
+            .env("MIMALLOC_ARENA_RESERVE", "65536")
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -131,7 +131,9 @@ impl Compiler {
     /// What stopped a process that could not say it.
     fn explain(&self, status: ExitStatus, stderr: &[u8]) -> CompileError {
         const SIGABRT: i32 = 6;
+        const SIGBUS: i32 = 7;
         const SIGKILL: i32 = 9;
+        const SIGSEGV: i32 = 11;
         const SIGXCPU: i32 = 24;
         let words = String::from_utf8_lossy(stderr);
         let words = words.trim();
@@ -142,9 +144,16 @@ impl Compiler {
                 "compiling it takes more than {} s of CPU time (limit `deploy.compile_cpu_s`)",
                 self.cpu_s
             )),
-            Some(SIGABRT) if out_of_memory => self.out_of_memory(),
-            _ if out_of_memory => self.out_of_memory(),
-            _ => CompileError::Failed(format!("{status}: {words}")),
+            Some(SIGABRT | SIGSEGV | SIGBUS) if words.is_empty() || out_of_memory => {
+                self.out_of_memory()
+            }
+            None if out_of_memory => self.out_of_memory(),
+            // Whatever the compiler stumbled over came from the artifact.
+            Some(signal) => {
+                tracing::error!(signal, words, "the compile process crashed");
+                CompileError::OverLimit("the compiler crashed on it".to_owned())
+            }
+            None => CompileError::Failed(format!("{status}: {words}")),
         }
     }
 
@@ -175,16 +184,8 @@ async fn converse(
     };
     let (mut stdout, mut stderr) = (stdout, stderr);
     let (stdout, stderr) = tokio::try_join!(
-        read(
-            stdout
-                .as_mut()
-                .map(|s| s as &mut (dyn tokio::io::AsyncRead + Unpin + Send))
-        ),
-        read(
-            stderr
-                .as_mut()
-                .map(|s| s as &mut (dyn tokio::io::AsyncRead + Unpin + Send))
-        ),
+        read(stdout.as_mut().map(|s| s as &mut (dyn tokio::io::AsyncRead + Unpin + Send))),
+        read(stderr.as_mut().map(|s| s as &mut (dyn tokio::io::AsyncRead + Unpin + Send))),
     )?;
     Ok((child.wait().await?, stdout, stderr))
 }

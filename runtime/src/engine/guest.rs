@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
-use wasmtime::WasmBacktrace;
+use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiBody;
 
@@ -53,15 +53,7 @@ impl Guest {
     /// A guest that has not run yet.
     pub(super) fn new(future: GuestFuture, program: Arc<Program>, call: Call, seat: Seat) -> Self {
         let started = Instant::now();
-        Self {
-            future,
-            program,
-            call,
-            started,
-            head_sent: false,
-            deadline: None,
-            _seat: seat,
-        }
+        Self { future, program, call, started, head_sent: false, deadline: None, _seat: seat }
     }
 
     /// Runs the guest until it waits or ends.
@@ -72,23 +64,13 @@ impl Guest {
             return Poll::Ready(outcome);
         }
         let until = self.started + self.limit();
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
         match deadline.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => Poll::Ready(Err(InvokeError::WallTime {
-                name: if self.head_sent {
-                    "wall_ms"
-                } else {
-                    "first_byte_ms"
-                },
+                name: if self.head_sent { "wall_ms" } else { "first_byte_ms" },
                 limit: self.limit(),
-                awaited: if self.head_sent {
-                    "an end"
-                } else {
-                    "a response"
-                },
+                awaited: if self.head_sent { "an end" } else { "a response" },
             })),
         }
     }
@@ -120,21 +102,18 @@ impl Guest {
     fn limit(&self) -> Duration {
         let limits = &self.program.limits;
         let whole = Duration::from_millis(limits.wall_ms);
-        if self.head_sent {
-            whole
-        } else {
-            Duration::from_millis(limits.first_byte_ms).min(whole)
-        }
+        if self.head_sent { whole } else { Duration::from_millis(limits.first_byte_ms).min(whole) }
     }
 }
 
 /// Sorts an error of the engine by who is to blame. `refused` is the last growth that was denied.
 pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> InvokeError {
     if let Some(CpuExhausted { limit, used }) = error.downcast_ref() {
-        return InvokeError::CpuTime {
-            limit: *limit,
-            used: *used,
-        };
+        return InvokeError::CpuTime { limit: *limit, used: *used };
+    }
+    // It waits for something that nobody will do: the same as an end without an answer.
+    if error.downcast_ref() == Some(&Trap::AsyncDeadlock) {
+        return InvokeError::NoResponse;
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         return InvokeError::Exit(*status);
@@ -145,23 +124,13 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
     }
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         for (index, frame) in backtrace.frames().iter().enumerate() {
-            let name = frame.func_name().map(|name| wasm_name(name));
+            let name =
+                frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
             let name = name.unwrap_or_else(|| format!("function {}", frame.func_index()));
             text.push_str(&format!("\n    {index}  {name}"));
         }
     }
     InvokeError::Trap(text)
-}
-
-/// A Rust guest's symbol without the hash at its end.
-fn wasm_name(symbol: &str) -> String {
-    let demangled = symbol.rsplit_once("::h");
-    match demangled {
-        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            path.to_owned()
-        }
-        _ => symbol.to_owned(),
-    }
 }
 
 /// Sorts an error of a response body.

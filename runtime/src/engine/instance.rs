@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     host::{
-        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, ModuleState, stdio::{CallLog, LogStream},
+        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, ModuleState,
+        stdio::{CallLog, LogStream},
     },
     telemetry::{guest_logs::LogBudget, metrics::Metrics},
 };
@@ -21,8 +22,9 @@ use std::{
 use wasmtime::{Engine, InstancePre, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::{
-    Error, FieldMap, WasiHttpView, p3,
+    Error, FieldMap, WasiHttpView,
     p2::bindings::{ProxyPre, http::types::Scheme},
+    p3,
     p3::bindings::ServicePre,
 };
 
@@ -106,9 +108,8 @@ impl Ground {
         let started = Instant::now();
         let mut store = component_store(pre.engine(), state);
         let mut http = store.data_mut().http();
-        let request = http
-            .new_incoming_request(Scheme::Http, request_02(request))
-            .map_err(internal)?;
+        let request =
+            http.new_incoming_request(Scheme::Http, request_02(request)).map_err(internal)?;
         let out = http
             .new_response_outparam_from_callback(move |response| {
                 head.set(response.map_err(|code| {
@@ -118,13 +119,8 @@ impl Ground {
             .map_err(internal)?;
         let outcome = async {
             let proxy = pre.instantiate_async(&mut store).await?;
-            self.metrics
-                .instance_start
-                .observe(started.elapsed().as_secs_f64());
-            proxy
-                .wasi_http_incoming_handler()
-                .call_handle(&mut store, request, out)
-                .await
+            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
+            proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
         }
         .await;
         outcome.map_err(|error| guest_error(&error, store.data().budget.refused()))
@@ -147,9 +143,7 @@ impl Ground {
         let (request, sent) = request_03(&mut store, request);
         let outcome = async {
             let service = pre.instantiate_async(&mut store).await?;
-            self.metrics
-                .instance_start
-                .observe(started.elapsed().as_secs_f64());
+            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
             store
                 .run_concurrent(async |accessor| {
                     let response = match service.handle(accessor, request).await? {
@@ -184,9 +178,7 @@ impl Ground {
         let mut store = component_store(pre.engine(), state);
         let outcome = async {
             let command = pre.instantiate_async(&mut store).await?;
-            self.metrics
-                .instance_start
-                .observe(started.elapsed().as_secs_f64());
+            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
             command.wasi_cli_run().call_run(&mut store).await
         }
         .await;
@@ -215,9 +207,7 @@ impl Ground {
         let outcome = async {
             let instance = pre.instantiate_async(&mut store).await?;
             let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-            self.metrics
-                .instance_start
-                .observe(started.elapsed().as_secs_f64());
+            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
             start.call_async(&mut store, ()).await
         }
         .await;
@@ -243,10 +233,7 @@ fn component_store(engine: &Engine, state: HostState) -> Store<HostState> {
 fn tick(budget: &Budget) -> wasmtime::Result<UpdateDeadline> {
     budget.check_cpu()?;
     // Not `Yield`: that would put the task before all others in line, and nobody would run.
-    Ok(UpdateDeadline::YieldCustom(
-        1,
-        Box::pin(tokio::task::yield_now()),
-    ))
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
 /// The request as WASI 0.2 wants it: with a `host` field, and a body with errors of its own.
@@ -283,7 +270,8 @@ where
 
 /// A request's body, as the bindings take it.
 trait GuestRequestBody: http_body::Body<Data = Bytes, Error = Error> + Send + 'static {}
-impl<T> GuestRequestBody for T where T: http_body::Body<Data = Bytes, Error = Error> + Send + 'static {}
+impl<T> GuestRequestBody for T where T: http_body::Body<Data = Bytes, Error = Error> + Send + 'static
+{}
 
 fn guest_body<B>(body: B) -> impl GuestRequestBody
 where

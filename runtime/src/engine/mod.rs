@@ -7,7 +7,7 @@
 //! | `cache` | native code on disk, proven before it is loaded |
 //! | `prepared` | a program loaded and linked |
 //! | `instance`, `cgi` | one instance for one request, by kind of program |
-//! | `guest`, `body` | a running guest and the response it writes |
+//! | `guest`, `early`, `body` | a running guest and the response it writes |
 //! | `ticker` | the clock that interrupts guests |
 
 mod body;
@@ -15,6 +15,7 @@ mod cache;
 mod cgi;
 mod compile;
 mod config;
+mod early;
 mod error;
 mod guest;
 mod instance;
@@ -41,28 +42,26 @@ use crate::{
         metrics::{FunctionMetrics, Metrics},
     },
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cache::CacheMiss;
 use compile::Compiler;
 use faas_api::{Artifact, Digest, ImportProblem, Kind};
 use guest::{Guest, HeadSlot};
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{Request, Response};
 use http_body::Body;
 use instance::Ground;
 use prepared::{Engines, PrepareError, Prepared, engine_of};
 use std::{
     future::poll_fn,
     path::Path,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use wasmtime_wasi_http::WasiBody;
 
 /// A function as the engine knows it: what to run, and what a call of it may use.
 pub(crate) struct Program {
@@ -170,15 +169,7 @@ impl Engine {
     /// # Errors
     /// When the machine does not give the pool its memory maps, or the cache folder cannot be used.
     pub(crate) fn new(parts: EngineParts<'_>) -> Result<Self, InvokeError> {
-        let EngineParts {
-            config,
-            plan,
-            deploy,
-            cache_dir,
-            node_key,
-            blobs,
-            metrics,
-        } = parts;
+        let EngineParts { config, plan, deploy, cache_dir, node_key, blobs, metrics } = parts;
         let engines = Engines::new(plan, cache_dir, node_key).map_err(|error| {
             InvokeError::Internal(format!("the pool cannot be made: {error:#}"))
         })?;
@@ -189,10 +180,7 @@ impl Engine {
             engines: Arc::new(engines),
             compiler: Compiler::new(deploy, metrics.clone()),
             blobs,
-            ground: Ground {
-                memory,
-                metrics: metrics.clone(),
-            },
+            ground: Ground { memory, metrics: metrics.clone() },
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
             pool_size: plan.instances,
@@ -204,14 +192,7 @@ impl Engine {
 
     /// A program. Its native code is loaded when it is first called.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Arc<Program> {
-        let ProgramSpec {
-            digest,
-            kind,
-            limits,
-            metrics,
-            log,
-            origin,
-        } = spec;
+        let ProgramSpec { digest, kind, limits, metrics, log, origin } = spec;
         Arc::new(Program {
             digest,
             kind,
@@ -275,11 +256,10 @@ impl Engine {
         let mut guest = Guest::new(future, program.clone(), call, seat);
         let (head, ended) = poll_fn(|cx| match guest.poll(cx) {
             // Its head may be there too: the guest ran from one end to the other.
-            Poll::Ready(Ok(())) => {
-                Poll::Ready(head.take().map_or(Err(InvokeError::NoResponse), |head| {
-                    head.map(|head| (head, true))
-                }))
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(
+                head.take()
+                    .map_or(Err(InvokeError::NoResponse), |head| head.map(|head| (head, true))),
+            ),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => match head.take() {
                 Some(head) => Poll::Ready(head.map(|head| (head, false))),
@@ -288,13 +268,8 @@ impl Engine {
         })
         .await?;
         let (mut parts, body) = head.into_parts();
-        let body = if ended {
-            drop(guest);
-            collapse(body, &mut parts.headers)?
-        } else {
-            guest.head_sent();
-            GuestBody::streaming(body, guest)
-        };
+        let guest = (!ended).then_some(guest);
+        let body = early::finish(body, guest, &mut parts.headers)?;
         Ok(Response::from_parts(parts, body))
     }
 
@@ -310,10 +285,7 @@ impl Engine {
         };
         program.running.fetch_add(1, Relaxed);
         program.metrics.active.inc();
-        Ok(Seat {
-            program: program.clone(),
-            _permit: permit,
-        })
+        Ok(Seat { program: program.clone(), _permit: permit })
     }
 
     async fn queue_up(&self) -> Result<OwnedSemaphorePermit, InvokeError> {
@@ -326,10 +298,7 @@ impl Engine {
         }
         let queued = self.waiting.fetch_add(1, Relaxed);
         let _place = Place(&self.waiting);
-        let overloaded = InvokeError::Overloaded {
-            pool_size: self.pool_size,
-            queued,
-        };
+        let overloaded = InvokeError::Overloaded { pool_size: self.pool_size, queued };
         if queued >= self.queue {
             return Err(overloaded);
         }
@@ -384,48 +353,6 @@ impl Engine {
         let Some(file) = file else {
             return Err(CompileError::Failed(format!("artifact {digest} is gone")));
         };
-        self.compiler
-            .compile(&file, digest, engine_of(kind), self.engines.cache(kind))
-            .await
-    }
-}
-
-/// The body of a guest that is done: all of it is here, unless it passes another body on.
-fn collapse(mut body: WasiBody, headers: &mut HeaderMap) -> Result<GuestBody, InvokeError> {
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut first = Bytes::new();
-    let mut more: Option<BytesMut> = None;
-    let mut trailers: Option<HeaderMap> = None;
-    loop {
-        match Pin::new(&mut body).poll_frame(&mut cx) {
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if first.is_empty() => first = data,
-                Ok(data) => more
-                    .get_or_insert_with(|| BytesMut::from(first.as_ref()))
-                    .extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            },
-            Poll::Ready(Some(Err(error))) => return Err(guest::body_error(&error)),
-            Poll::Ready(None) => {
-                if let Some(trailers) = &trailers {
-                    announce(trailers, headers);
-                }
-                return Ok(GuestBody::complete(more.map_or(first, BytesMut::freeze), trailers));
-            }
-            Poll::Pending => {
-                let begun = more.map_or(first, BytesMut::freeze);
-                return Ok(GuestBody::passed_on(begun, body));
-            }
-        }
-    }
-}
-
-/// Names the trailers in the head, as RFC 9110 §6.6.2 asks for: HTTP/1.1 sends no others.
-fn announce(trailers: &HeaderMap, headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRAILER) {
-        return;
-    }
-    for name in trailers.keys() {
-        headers.append(header::TRAILER, HeaderValue::from(name.clone()));
+        self.compiler.compile(&file, digest, engine_of(kind), self.engines.cache(kind)).await
     }
 }

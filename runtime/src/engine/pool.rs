@@ -56,9 +56,7 @@ impl Flavor {
             .generate_address_map(false)
             .debug_symbols(false)
             .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-            .module_version(ModuleVersionStrategy::Custom(format!(
-                "faas-{ENGINE_RELEASE}"
-            )))?;
+            .module_version(ModuleVersionStrategy::Custom(format!("faas-{ENGINE_RELEASE}")))?;
         Ok(config)
     }
 
@@ -129,23 +127,13 @@ impl Machine {
         let total = read("/proc/meminfo")
             .lines()
             .find_map(|line| {
-                line.strip_prefix("MemTotal:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse()
-                    .ok()
+                line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok()
             })
             .map_or(1 << 30, |kib: u64| kib.saturating_mul(1024));
-        let group = read("/sys/fs/cgroup/memory.max")
-            .trim()
-            .parse()
-            .unwrap_or(u64::MAX);
+        let group = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
         Self {
             memory: total.min(group),
-            max_maps: read("/proc/sys/vm/max_map_count")
-                .trim()
-                .parse()
-                .unwrap_or(65_530),
+            max_maps: read("/proc/sys/vm/max_map_count").trim().parse().unwrap_or(65_530),
             page_map_scan: PoolingAllocationConfig::is_pagemap_scan_available(),
             // A header line, then one line per swap area. A control group may forbid its use.
             swap: read("/proc/swaps").lines().count() > 1
@@ -191,9 +179,7 @@ impl PoolPlan {
     /// The most memory that instances can take in all, in bytes.
     pub(crate) fn worst_case(&self) -> u64 {
         let slots = u64::from(self.instances);
-        let memories = slots
-            .saturating_mul(self.memory_limit)
-            .min(self.memory_budget);
+        let memories = slots.saturating_mul(self.memory_limit).min(self.memory_budget);
         memories.saturating_add(slots.saturating_mul(OVERHEAD_PER_INSTANCE))
     }
 }
@@ -219,12 +205,7 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine {
-            memory: 24 << 30,
-            max_maps: 65_530,
-            page_map_scan: true,
-            swap: false,
-        }
+        Machine { memory: 24 << 30, max_maps: 65_530, page_map_scan: true, swap: false }
     }
 
     fn plan(machine: &Machine) -> PoolPlan {
@@ -236,10 +217,7 @@ mod tests {
         let plan = plan(&machine());
         assert_eq!(plan.instances, 2047);
         assert!(plan.worst_case() < plan.machine_memory);
-        let small = Machine {
-            memory: 512 << 20,
-            ..machine()
-        };
+        let small = Machine { memory: 512 << 20, ..machine() };
         let small = PoolPlan::derive(&EngineConfig::default(), &Limits::default(), &small);
         assert_eq!(small.instances, 64);
         assert!(small.worst_case() < small.machine_memory);
@@ -248,39 +226,17 @@ mod tests {
     #[test]
     fn swap_turns_page_map_reset_off() {
         assert!(plan(&machine()).page_map_reset);
-        assert!(
-            !plan(&Machine {
-                swap: true,
-                ..machine()
-            })
-            .page_map_reset
-        );
-        assert!(
-            !plan(&Machine {
-                page_map_scan: false,
-                ..machine()
-            })
-            .page_map_reset
-        );
-        let strict = EngineConfig {
-            isolation: Isolation::Strict,
-            ..EngineConfig::default()
-        };
+        assert!(!plan(&Machine { swap: true, ..machine() }).page_map_reset);
+        assert!(!plan(&Machine { page_map_scan: false, ..machine() }).page_map_reset);
+        let strict = EngineConfig { isolation: Isolation::Strict, ..EngineConfig::default() };
         assert!(!PoolPlan::derive(&strict, &Limits::default(), &machine()).page_map_reset);
     }
 
     #[test]
     fn the_compile_process_makes_code_for_the_pool() {
-        let plan = PoolPlan {
-            instances: 2,
-            ..plan(&machine())
-        };
+        let plan = PoolPlan { instances: 2, ..plan(&machine()) };
         for flavor in [Flavor::Sync, Flavor::Concurrent] {
-            let code = flavor
-                .compiler()
-                .unwrap()
-                .precompile_module(b"\0asm\x01\0\0\0")
-                .unwrap();
+            let code = flavor.compiler().unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
             let engine = flavor.engine(&plan).unwrap();
             #[expect(unsafe_code, reason = "the code was made one line above")]
             let loaded = unsafe { wasmtime::Module::deserialize(&engine, code) };

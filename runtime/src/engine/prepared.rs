@@ -71,22 +71,13 @@ impl Engines {
             link(&mut linker)?;
             let cache = CodeCache::open(cache_root, &engine, key)
                 .map_err(|error: io::Error| wasmtime::format_err!("cache folder: {error}"))?;
-            wasmtime::error::Ok(Side {
-                engine,
-                linker,
-                cache,
-            })
+            wasmtime::error::Ok(Side { engine, linker, cache })
         };
         let sync = side(Flavor::Sync, host::link_02)?;
         let concurrent = side(Flavor::Concurrent, host::link_03)?;
         let mut modules = ModuleLinker::new(&sync.engine);
         host::link_01(&mut modules)?;
-        Ok(Self {
-            sync,
-            concurrent,
-            modules,
-            memory_limit: plan.memory_limit,
-        })
+        Ok(Self { sync, concurrent, modules, memory_limit: plan.memory_limit })
     }
 
     /// Both engines, for whoever ticks them.
@@ -114,20 +105,14 @@ impl Engines {
 
     /// Loads and links. Blocks on files.
     pub(super) fn prepare(&self, digest: &Digest, kind: Kind) -> Result<Prepared, PrepareError> {
-        let Side {
-            engine,
-            linker,
-            cache,
-        } = self.side(kind);
+        let Side { engine, linker, cache } = self.side(kind);
         if kind == Kind::Cgi01 {
             let module = cache.module(engine, digest).map_err(PrepareError::Miss)?;
             self.check_memory(&module.resources_required())?;
             let pre = self.modules.instantiate_pre(&module).map_err(refused)?;
             return Ok(Prepared::Cgi01(pre));
         }
-        let component: Component = cache
-            .component(engine, digest)
-            .map_err(PrepareError::Miss)?;
+        let component: Component = cache.component(engine, digest).map_err(PrepareError::Miss)?;
         if let Some(required) = component.resources_required() {
             self.check_memory(&required)?;
         }
@@ -141,10 +126,7 @@ impl Engines {
 
     /// Better at the deploy than at the first request.
     fn check_memory(&self, required: &ResourcesRequired) -> Result<(), PrepareError> {
-        let initial = required
-            .max_initial_memory_size
-            .unwrap_or(0)
-            .saturating_mul(WASM_PAGE);
+        let initial = required.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE);
         if initial <= self.memory_limit {
             return Ok(());
         }

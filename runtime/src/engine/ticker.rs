@@ -13,16 +13,14 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// Ticks for as long as one of the engines exists.
 pub(super) fn start(engines: &[Engine]) -> std::io::Result<()> {
     let weak: Vec<_> = engines.iter().map(Engine::weak).collect();
-    thread::Builder::new()
-        .name("faas-epoch".to_owned())
-        .spawn(move || {
-            loop {
-                thread::sleep(TICK);
-                let alive = weak.iter().filter_map(|engine| engine.upgrade());
-                if alive.inspect(Engine::increment_epoch).count() == 0 {
-                    return;
-                }
+    thread::Builder::new().name("faas-epoch".to_owned()).spawn(move || {
+        loop {
+            thread::sleep(TICK);
+            let alive = weak.iter().filter_map(|engine| engine.upgrade());
+            if alive.inspect(Engine::increment_epoch).count() == 0 {
+                return;
             }
-        })?;
+        }
+    })?;
     Ok(())
 }

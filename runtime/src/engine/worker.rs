@@ -54,11 +54,7 @@ pub(crate) fn main() -> ExitCode {
     let told = serde_json::to_vec(&outcome)
         .map_err(io::Error::from)
         .and_then(|line| io::stdout().write_all(&line));
-    if done && told.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if done && told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn read_job() -> io::Result<Job> {
@@ -68,10 +64,7 @@ fn read_job() -> io::Result<Job> {
 }
 
 fn limit(job: &Job) -> io::Result<()> {
-    let at_most = |value: u64| Rlimit {
-        current: Some(value),
-        maximum: Some(value),
-    };
+    let at_most = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::As, at_most(job.memory_bytes))?;
     setrlimit(Resource::Cpu, at_most(job.cpu_s))?;
     setrlimit(Resource::Core, at_most(0))?;
@@ -105,10 +98,5 @@ fn compile(job: &Job) -> Outcome {
 fn write(job: &Job, code: &[u8]) -> io::Result<()> {
     // A leftover of a process that was stopped; absent is fine.
     let _ = fs::remove_file(&job.output);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&job.output)?
-        .write_all(code)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&job.output)?.write_all(code)
 }

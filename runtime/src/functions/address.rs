@@ -21,11 +21,7 @@ impl Addresses {
             ip => ip,
         };
         let ingress = SocketAddr::new(ip, ingress.port());
-        Self {
-            ingress,
-            base_domain: base_domain.to_owned(),
-            path_routing,
-        }
+        Self { ingress, base_domain: base_domain.to_owned(), path_routing }
     }
 
     /// Every address of an app, the one to show first.
@@ -47,11 +43,7 @@ impl Addresses {
         match self.path_routing {
             true => format!("http://{}/{app}@{version}/", self.ingress),
             false => {
-                format!(
-                    "http://{version}--{app}.{}:{}/",
-                    self.base_domain,
-                    self.ingress.port()
-                )
+                format!("http://{version}--{app}.{}:{}/", self.base_domain, self.ingress.port())
             }
         }
     }
@@ -68,10 +60,7 @@ mod tests {
         let addresses = Addresses::new(listener, "localhost", true);
         assert_eq!(addresses.main(&app), "http://127.0.0.1:8080/hello/");
         assert_eq!(addresses.of(&app)[1], "http://hello.localhost:8080/");
-        assert_eq!(
-            addresses.preview(&app, VersionId::new(3)),
-            "http://127.0.0.1:8080/hello@v3/"
-        );
+        assert_eq!(addresses.preview(&app, VersionId::new(3)), "http://127.0.0.1:8080/hello@v3/");
         let addresses = Addresses::new(listener, "example.com", false);
         assert_eq!(addresses.main(&app), "http://hello.example.com:8080/");
         assert_eq!(

@@ -118,16 +118,12 @@ impl Functions {
     /// Every app, by name.
     pub(crate) async fn list(&self) -> Result<Vec<NamedRecord>, FunctionsError> {
         let (docs, _) = self.registry.list(APPS).await?;
-        docs.into_iter()
-            .map(|(key, doc)| Ok((app_name(&key)?, decode(&key, &doc.body)?)))
-            .collect()
+        docs.into_iter().map(|(key, doc)| Ok((app_name(&key)?, decode(&key, &doc.body)?))).collect()
     }
 
     /// An app and its revision.
     pub(crate) async fn get(&self, app: &AppName) -> Result<(AppRecord, Rev), FunctionsError> {
-        self.find(app)
-            .await?
-            .ok_or_else(|| FunctionsError::NoSuchApp(app.clone()))
+        self.find(app).await?.ok_or_else(|| FunctionsError::NoSuchApp(app.clone()))
     }
 
     /// Stores a new version, and makes it live if asked: one write. Returns its number and what
@@ -205,10 +201,7 @@ impl Functions {
     /// Every artifact that some kept version refers to.
     pub(crate) async fn digests(&self) -> Result<HashSet<Digest>, FunctionsError> {
         let apps = self.list().await?;
-        Ok(apps
-            .iter()
-            .flat_map(|(_, record)| record.digests())
-            .collect())
+        Ok(apps.iter().flat_map(|(_, record)| record.digests()).collect())
     }
 
     /// Follows changes that others make, from this revision on, until the registry ends.
@@ -247,10 +240,7 @@ impl Functions {
     ) -> Result<Rev, FunctionsError> {
         let body = serde_json::to_vec(&record)
             .map_err(|error| StorageError::Failed(format!("app `{app}`: {error}")))?;
-        let rev = self
-            .registry
-            .put(&key(app), Bytes::from(body), expect)
-            .await?;
+        let rev = self.registry.put(&key(app), Bytes::from(body), expect).await?;
         self.apply(app, Some(&record), rev);
         Ok(rev)
     }
@@ -272,8 +262,7 @@ impl Functions {
         }
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
-        self.snapshot
-            .store(Arc::new(builder.rebuild(&current, &apps)));
+        self.snapshot.store(Arc::new(builder.rebuild(&current, &apps)));
         Ok(rev)
     }
 }

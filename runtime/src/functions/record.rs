@@ -66,11 +66,7 @@ impl AppRecord {
 
     /// The version with the largest share.
     pub(crate) fn live(&self) -> Option<&VersionRecord> {
-        let share = self
-            .traffic
-            .shares
-            .iter()
-            .max_by_key(|share| share.percent)?;
+        let share = self.traffic.shares.iter().max_by_key(|share| share.percent)?;
         self.version(share.version)
     }
 
@@ -110,32 +106,17 @@ impl AppRecord {
             if share.percent == 0 || share.percent > 100 {
                 return Err(TrafficError::BadShares);
             }
-            if traffic
-                .shares
-                .iter()
-                .take(index)
-                .any(|other| other.version == share.version)
-            {
+            if traffic.shares.iter().take(index).any(|other| other.version == share.version) {
                 return Err(TrafficError::BadShares);
             }
         }
-        let sum: u32 = traffic
-            .shares
-            .iter()
-            .map(|share| u32::from(share.percent))
-            .sum();
-        if sum == 100 {
-            Ok(())
-        } else {
-            Err(TrafficError::BadShares)
-        }
+        let sum: u32 = traffic.shares.iter().map(|share| u32::from(share.percent)).sum();
+        if sum == 100 { Ok(()) } else { Err(TrafficError::BadShares) }
     }
 
     /// Every artifact it refers to.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
-        self.versions
-            .iter()
-            .flat_map(|version| version.functions.iter().map(|f| f.digest))
+        self.versions.iter().flat_map(|version| version.functions.iter().map(|f| f.digest))
     }
 }
 
@@ -174,11 +155,7 @@ mod tests {
     }
 
     fn numbers(record: &AppRecord) -> Vec<u32> {
-        record
-            .versions
-            .iter()
-            .map(|version| version.id.number())
-            .collect()
+        record.versions.iter().map(|version| version.id.number()).collect()
     }
 
     #[test]
@@ -202,21 +179,12 @@ mod tests {
         let mut record = AppRecord::new(now);
         record.add(new_version(true), 20, now);
         record.add(new_version(true), 20, now);
-        let share = |version, percent| TrafficShare {
-            version: VersionId::new(version),
-            percent,
-        };
-        let check = |shares: &[TrafficShare]| {
-            record.check_traffic(&Traffic {
-                shares: shares.to_vec(),
-            })
-        };
+        let share = |version, percent| TrafficShare { version: VersionId::new(version), percent };
+        let check =
+            |shares: &[TrafficShare]| record.check_traffic(&Traffic { shares: shares.to_vec() });
         assert_eq!(check(&[share(1, 100)]), Ok(()));
         assert_eq!(check(&[share(1, 10), share(2, 90)]), Ok(()));
-        assert_eq!(
-            check(&[share(3, 100)]),
-            Err(TrafficError::NoSuchVersion(VersionId::new(3)))
-        );
+        assert_eq!(check(&[share(3, 100)]), Err(TrafficError::NoSuchVersion(VersionId::new(3))));
         for bad in [
             &[][..],
             &[share(1, 99)],

@@ -45,10 +45,7 @@ pub(crate) struct LiveApp {
 impl LiveApp {
     /// The version that answers a request which drew this lot, 0 to 99. Normally there is one.
     pub(crate) fn choose(&self, lot: u8) -> Option<&Arc<LiveVersion>> {
-        self.traffic
-            .iter()
-            .find(|(upto, _)| lot < *upto)
-            .map(|(_, version)| version)
+        self.traffic.iter().find(|(upto, _)| lot < *upto).map(|(_, version)| version)
     }
 
     /// Whether traffic is split, so that a lot must be drawn.
@@ -113,9 +110,7 @@ impl SnapshotBuilder {
         rev: Rev,
     ) -> Option<Snapshot> {
         let known = current.apps.get(app);
-        let newest = known
-            .map(|live| live.rev)
-            .max(self.buried.get(app).copied());
+        let newest = known.map(|live| live.rev).max(self.buried.get(app).copied());
         if newest.is_some_and(|newest| newest >= rev) {
             return None;
         }
@@ -150,9 +145,7 @@ impl SnapshotBuilder {
                 None => (app.clone(), self.live_app(app, record, *rev, known)),
             }
         });
-        Snapshot {
-            apps: apps.collect(),
-        }
+        Snapshot { apps: apps.collect() }
     }
 
     fn live_app(
@@ -165,12 +158,10 @@ impl SnapshotBuilder {
         let versions: Vec<Arc<LiveVersion>> = record
             .versions
             .iter()
-            .map(
-                |version| match known.and_then(|live| live.version(version.id)) {
-                    Some(live) => live.clone(),
-                    None => Arc::new(self.live_version(app, version)),
-                },
-            )
+            .map(|version| match known.and_then(|live| live.version(version.id)) {
+                Some(live) => live.clone(),
+                None => Arc::new(self.live_version(app, version)),
+            })
             .collect();
         if let Some(live) = known {
             self.forget(live, &versions);
@@ -183,20 +174,12 @@ impl SnapshotBuilder {
                 traffic.push((upto, version.clone()));
             }
         }
-        Arc::new(LiveApp {
-            name: app.clone(),
-            rev,
-            traffic,
-            versions,
-        })
+        Arc::new(LiveApp { name: app.clone(), rev, traffic, versions })
     }
 
     fn live_version(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
         let functions = version.functions.iter().map(|function| {
-            let origin = Origin {
-                function: function.name.clone(),
-                version: version.id,
-            };
+            let origin = Origin { function: function.name.clone(), version: version.id };
             LiveFunction {
                 name: function.name.clone(),
                 program: self.engine.program(ProgramSpec {
@@ -222,8 +205,7 @@ impl SnapshotBuilder {
         for version in &before.versions {
             if kept.iter().all(|other| other.id != version.id) {
                 for function in &version.functions {
-                    self.metrics
-                        .forget_version(&before.name, &function.name, version.id);
+                    self.metrics.forget_version(&before.name, &function.name, version.id);
                 }
             }
         }

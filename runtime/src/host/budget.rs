@@ -54,8 +54,7 @@ impl Meter {
         self.polling_since_ns.store(since, Relaxed);
         let result = poll();
         self.polling_since_ns.store(0, Relaxed);
-        self.cpu_ns
-            .fetch_add(self.now_ns().saturating_sub(since), Relaxed);
+        self.cpu_ns.fetch_add(self.now_ns().saturating_sub(since), Relaxed);
         result
     }
 
@@ -69,9 +68,7 @@ impl Meter {
     }
 
     fn now_ns(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos())
-            .unwrap_or(u64::MAX)
-            .max(1)
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 }
 
@@ -85,10 +82,7 @@ pub(crate) struct MemoryBudget {
 impl MemoryBudget {
     /// A budget of so many bytes.
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            used: AtomicU64::new(0),
-        })
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
     }
 
     /// The bytes there are in all.
@@ -169,10 +163,7 @@ impl Budget {
         if used < self.cpu_limit {
             return Ok(());
         }
-        Err(CpuExhausted {
-            limit: self.cpu_limit,
-            used,
-        })
+        Err(CpuExhausted { limit: self.cpu_limit, used })
     }
 
     /// The last growth that was refused, if one was: it explains most traps that follow.
@@ -204,10 +195,8 @@ impl ResourceLimiter for Budget {
             return Ok(false);
         }
         if !self.node.take(more) {
-            self.refused = Some(format!(
-                "the node's memory budget of {} bytes is in use",
-                self.node.limit()
-            ));
+            self.refused =
+                Some(format!("the node's memory budget of {} bytes is in use", self.node.limit()));
             return Ok(false);
         }
         self.memory = total;
@@ -221,9 +210,7 @@ impl ResourceLimiter for Budget {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self
-            .table_elements
-            .saturating_add(desired.saturating_sub(current));
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
         if total > self.table_limit {
             self.refused = Some(format!(
                 "limit `table_elements` reached: asked for {total} of {}",
@@ -253,13 +240,7 @@ mod tests {
     use super::*;
 
     fn budget(node: &Arc<MemoryBudget>) -> Budget {
-        Budget::new(
-            100,
-            10,
-            Duration::from_secs(1),
-            node.clone(),
-            Arc::default(),
-        )
+        Budget::new(100, 10, Duration::from_secs(1), node.clone(), Arc::default())
     }
 
     #[test]

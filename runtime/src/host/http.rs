@@ -23,10 +23,7 @@ fn is_forbidden(name: &HeaderName) -> bool {
         || *name == header::PROXY_AUTHORIZATION
         || *name == header::TRANSFER_ENCODING
         || *name == header::UPGRADE
-        || matches!(
-            name.as_str(),
-            "http2-settings" | "keep-alive" | "proxy-connection"
-        )
+        || matches!(name.as_str(), "http2-settings" | "keep-alive" | "proxy-connection")
 }
 
 static FILTER: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(|| Arc::new(is_forbidden));

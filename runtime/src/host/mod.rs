@@ -53,32 +53,19 @@ impl HostState {
     fn with(wasi: WasiCtx, budget: Budget) -> Self {
         let mut table = ResourceTable::with_capacity(16);
         table.set_max_capacity(MAX_HANDLES);
-        Self {
-            wasi,
-            http: WasiHttpCtx::new(),
-            hooks: Hooks,
-            table,
-            budget,
-        }
+        Self { wasi, http: WasiHttpCtx::new(), hooks: Hooks, table, budget }
     }
 }
 
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
 impl WasiHttpView for HostState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView {
-            ctx: &mut self.http,
-            table: &mut self.table,
-            hooks: &mut self.hooks,
-        }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
 }
 
@@ -92,10 +79,7 @@ pub(crate) struct ModuleState {
 impl ModuleState {
     /// The state of a core module, which is called as CGI.
     pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
-        Self {
-            wasi: cgi.context().build_p1(),
-            budget,
-        }
+        Self { wasi: cgi.context().build_p1(), budget }
     }
 }
 

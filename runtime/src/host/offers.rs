@@ -72,11 +72,7 @@ const WASI_01: &str = "wasi_snapshot_preview1";
 
 /// The imports of an artifact that nothing here implements.
 pub(crate) fn missing(artifact: &Artifact, kind: Kind) -> Vec<ImportProblem> {
-    artifact
-        .imports
-        .iter()
-        .filter_map(|import| problem(import, kind))
-        .collect()
+    artifact.imports.iter().filter_map(|import| problem(import, kind)).collect()
 }
 
 fn problem(import: &str, kind: Kind) -> Option<ImportProblem> {
@@ -197,27 +193,9 @@ mod tests {
         assert_eq!(problem_of("wasi:io/poll@0.2.0", Kind::Http03), None);
         let old = problem_of("wasi:http/types@0.2.0-rc-2023-11-10", Kind::Http02).unwrap();
         assert_eq!(old.offered, ["0.2.12"]);
-        assert!(
-            problem_of("wasi:http/client@0.3.0", Kind::Http02)
-                .unwrap()
-                .offered
-                .is_empty()
-        );
-        assert!(
-            problem_of("my:own/thing", Kind::Http02)
-                .unwrap()
-                .hint
-                .contains("compose")
-        );
-        assert_eq!(
-            problem_of("wasi_snapshot_preview1.fd_write", Kind::Cgi01),
-            None
-        );
-        assert!(
-            problem_of("env.puts", Kind::Cgi01)
-                .unwrap()
-                .hint
-                .contains("link")
-        );
+        assert!(problem_of("wasi:http/client@0.3.0", Kind::Http02).unwrap().offered.is_empty());
+        assert!(problem_of("my:own/thing", Kind::Http02).unwrap().hint.contains("compose"));
+        assert_eq!(problem_of("wasi_snapshot_preview1.fd_write", Kind::Cgi01), None);
+        assert!(problem_of("env.puts", Kind::Cgi01).unwrap().hint.contains("link"));
     }
 }

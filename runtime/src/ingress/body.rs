@@ -41,14 +41,15 @@ pub(super) enum BodyError {
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     bytes: AtomicU64,
-    /// Over the limit, or idle for too long; an index into [`FAULTS`], plus one.
+    /// Over the limit, idle for too long, or no HTTP; an index into [`FAULTS`], plus one.
     fault: AtomicU8,
     /// Given up before its end.
     left_unread: AtomicBool,
 }
 
 /// What a client is told when its body is at fault.
-const FAULTS: [ErrorCode; 2] = [ErrorCode::BodyTooLarge, ErrorCode::RequestTimeout];
+const FAULTS: [ErrorCode; 3] =
+    [ErrorCode::BodyTooLarge, ErrorCode::RequestTimeout, ErrorCode::BadRequest];
 
 impl Flow {
     /// Bytes that were read.
@@ -156,8 +157,8 @@ where
                 Poll::Ready(Some(self.take(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.flow.left_unread.store(true, Release);
-                self.is_done = true;
+                // Whether the framing is broken or the client is gone: if anybody is told, then this.
+                self.fail(3);
                 Poll::Ready(Some(Err(BodyError::Client(error.into()))))
             }
         }

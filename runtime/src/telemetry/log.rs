@@ -9,9 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// When the filter cannot be read; the text says where it came from.
 pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
-    let from_env = std::env::var("FAAS_LOG")
-        .ok()
-        .filter(|filter| !filter.is_empty());
+    let from_env = std::env::var("FAAS_LOG").ok().filter(|filter| !filter.is_empty());
     let (source, text) = match &from_env {
         Some(filter) => ("FAAS_LOG", filter.as_str()),
         None => ("log.filter", config.filter.as_str()),
@@ -22,9 +20,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // The error says that there is a log already.
     let _ = match json {
         true => builder.json().flatten_event(true).try_init(),

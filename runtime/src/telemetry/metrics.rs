@@ -169,9 +169,7 @@ impl Metrics {
         let build = gauges(r, "faas_build_info", "The build, as a label", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
 
@@ -185,8 +183,7 @@ impl Metrics {
         let version = version.to_string();
         let labels = [app.as_str(), function.as_str()];
         let class = |code: &str| {
-            self.requests
-                .with_label_values(&[app.as_str(), function.as_str(), &version, code])
+            self.requests.with_label_values(&[app.as_str(), function.as_str(), &version, code])
         };
         FunctionMetrics {
             requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(class),
@@ -209,9 +206,7 @@ impl Metrics {
 
     /// Counts a request that reached no function.
     pub(crate) fn unrouted(&self, status: u16, reason: &str) {
-        self.requests
-            .with_label_values(&[NO_APP, NO_APP, NO_APP, class_name(status)])
-            .inc();
+        self.requests.with_label_values(&[NO_APP, NO_APP, NO_APP, class_name(status)]).inc();
         self.rejected.with_label_values(&[NO_APP, reason]).inc();
     }
 
@@ -280,9 +275,7 @@ impl FunctionMetrics {
 
     /// Counts a request that was refused before the function ran.
     pub(crate) fn rejected(&self, reason: &str) {
-        self.rejected
-            .with_label_values(&[self.app.as_str(), reason])
-            .inc();
+        self.rejected.with_label_values(&[self.app.as_str(), reason]).inc();
     }
 }
 
@@ -291,10 +284,7 @@ fn class_index(status: u16) -> usize {
 }
 
 fn class_name(status: u16) -> &'static str {
-    ["1xx", "2xx", "3xx", "4xx", "5xx"]
-        .get(class_index(status))
-        .copied()
-        .unwrap_or("5xx")
+    ["1xx", "2xx", "3xx", "4xx", "5xx"].get(class_index(status)).copied().unwrap_or("5xx")
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
@@ -360,10 +350,8 @@ fn histograms(
     buckets: &[f64],
     labels: &[&str],
 ) -> prometheus::Result<HistogramVec> {
-    let metric = HistogramVec::new(
-        HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-        labels,
-    )?;
+    let metric =
+        HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

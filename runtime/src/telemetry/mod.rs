@@ -32,10 +32,6 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Auto,
-            filter: "info".to_owned(),
-            function_lines: 10_000,
-        }
+        Self { format: LogFormat::Auto, filter: "info".to_owned(), function_lines: 10_000 }
     }
 }

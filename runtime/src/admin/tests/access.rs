@@ -37,10 +37,7 @@ async fn every_operation_needs_the_token_but_the_open_ones() {
             }
         }
     }
-    assert!(
-        node.functions.get(&"hello".parse().unwrap()).await.is_ok(),
-        "nothing was deleted"
-    );
+    assert!(node.functions.get(&"hello".parse().unwrap()).await.is_ok(), "nothing was deleted");
 }
 
 #[tokio::test]
@@ -64,10 +61,7 @@ async fn without_a_token_every_address_looks_the_same() {
         answer.error(ErrorCode::Unauthorized);
         let mut names: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
         names.sort();
-        answers.push((
-            names,
-            answer.body.replace(answer.header("x-request-id"), ""),
-        ));
+        answers.push((names, answer.body.replace(answer.header("x-request-id"), "")));
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
@@ -90,10 +84,7 @@ async fn requests_of_foreign_pages_are_refused_before_anything_else() {
         }
     }
     let own = request("GET", "/v1/apps").header("origin", "http://localhost:8081");
-    assert_eq!(
-        node.call(own.body(Body::empty()).unwrap()).await.status,
-        200
-    );
+    assert_eq!(node.call(own.body(Body::empty()).unwrap()).await.status, 200);
 }
 
 #[tokio::test]
@@ -124,11 +115,7 @@ async fn probes_and_metrics() {
     node.metrics.deploy("ok");
     let answer = node.ask("GET", "/metrics").await;
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
-    assert!(
-        answer.body.contains(r#"faas_deploys_total{result="ok"} 1"#),
-        "{}",
-        answer.body
-    );
+    assert!(answer.body.contains(r#"faas_deploys_total{result="ok"} 1"#), "{}", answer.body);
     assert_eq!(node.ask("GET", "/livez").await.body, "ok\n");
     assert_eq!(node.ask("GET", "/readyz").await.body, "ready\n");
     assert_eq!(node.ask("HEAD", "/readyz").await.status, 200);
@@ -141,10 +128,7 @@ async fn probes_and_metrics() {
 
     node.readiness.draining();
     let answer = node.ask("GET", "/readyz").await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.body.starts_with("draining")),
-        (503, true)
-    );
+    assert_eq!((answer.status.as_u16(), answer.body.starts_with("draining")), (503, true));
     assert_eq!(node.ask("GET", "/livez").await.status, 200);
 }
 
@@ -197,9 +181,7 @@ async fn the_log_has_each_cause_once_and_never_a_token() {
     let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     for answer in [failed, boom] {
         let id = answer.header("x-request-id");
-        let causes = log
-            .lines()
-            .filter(|line| line.contains(id) && line.contains("/secret/path"));
+        let causes = log.lines().filter(|line| line.contains(id) && line.contains("/secret/path"));
         assert_eq!(causes.count(), 1, "{log}");
     }
     assert!(!log.contains(TOKEN), "{log}");

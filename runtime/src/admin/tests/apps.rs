@@ -6,10 +6,7 @@ use serde_json::json;
 #[tokio::test]
 async fn an_app_is_listed_and_described() {
     let node = Node::new().await;
-    assert_eq!(
-        node.ask("GET", "/v1/apps").await.json(),
-        json!({ "apps": [] })
-    );
+    assert_eq!(node.ask("GET", "/v1/apps").await.json(), json!({ "apps": [] }));
     for app in ["zeta", "alpha"] {
         node.add(app, true).await;
     }
@@ -22,14 +19,9 @@ async fn an_app_is_listed_and_described() {
     let app = app.json();
     assert_eq!(app["functions"][0]["name"], "main");
     assert_eq!(app["urls"][1], "http://zeta.localhost:8080/");
-    assert_eq!(
-        app["traffic"],
-        json!({ "shares": [{ "version": "v1", "percent": 100 }] })
-    );
+    assert_eq!(app["traffic"], json!({ "shares": [{ "version": "v1", "percent": 100 }] }));
     assert_eq!(node.ask("HEAD", "/v1/apps/zeta").await.body, "");
-    node.ask("GET", "/v1/apps/nobody")
-        .await
-        .error(ErrorCode::NotFound);
+    node.ask("GET", "/v1/apps/nobody").await.error(ErrorCode::NotFound);
 }
 
 #[tokio::test]
@@ -44,18 +36,13 @@ async fn versions_are_listed_newest_first() {
     assert_eq!(versions[1]["live_percent"], 100);
     assert_eq!(versions[1]["size"], 7);
     assert_eq!(versions[1]["created_by"], "test");
-    assert_eq!(
-        versions[1]["preview_url"],
-        "http://127.0.0.1:8080/hello@v1/"
-    );
+    assert_eq!(versions[1]["preview_url"], "http://127.0.0.1:8080/hello@v1/");
     let one = node.ask("GET", "/v1/apps/hello/versions/v2").await.json();
     assert_eq!(one, versions[0]);
     for missing in ["/v1/apps/hello/versions/v3", "/v1/apps/nobody/versions/v1"] {
         node.ask("GET", missing).await.error(ErrorCode::NotFound);
     }
-    node.ask("GET", "/v1/apps/nobody/versions")
-        .await
-        .error(ErrorCode::NotFound);
+    node.ask("GET", "/v1/apps/nobody/versions").await.error(ErrorCode::NotFound);
 }
 
 #[tokio::test]
@@ -63,17 +50,12 @@ async fn traffic_moves_and_the_tag_guards_it() {
     let node = Node::new().await;
     node.add("hello", true).await;
     node.add("hello", false).await;
-    let etag = node
-        .ask("GET", "/v1/apps/hello")
-        .await
-        .header("etag")
-        .to_owned();
+    let etag = node.ask("GET", "/v1/apps/hello").await.header("etag").to_owned();
     let put = async |tag: &str, body: &str| {
         let request = request("PUT", "/v1/apps/hello/traffic")
             .header("content-type", "application/json; charset=utf-8")
             .header("if-match", tag);
-        node.call(request.body(body.to_owned().into()).unwrap())
-            .await
+        node.call(request.body(body.to_owned().into()).unwrap()).await
     };
     let half = r#"{"shares":[{"version":"v1","percent":50},{"version":"v2","percent":50}]}"#;
     let moved = put(&etag, half).await;
@@ -82,18 +64,9 @@ async fn traffic_moves_and_the_tag_guards_it() {
     assert_eq!(moved.json()["traffic"]["shares"][1]["percent"], 50);
     let newer = moved.header("etag").to_owned();
     assert_ne!(newer, etag);
-    assert_eq!(
-        node.ask("GET", "/v1/apps/hello").await.header("etag"),
-        newer
-    );
+    assert_eq!(node.ask("GET", "/v1/apps/hello").await.header("etag"), newer);
 
-    for stale in [
-        etag.as_str(),
-        "\"x\"",
-        "W/\"1\"",
-        &format!("W/{newer}"),
-        "\"1\", \"2\"",
-    ] {
+    for stale in [etag.as_str(), "\"x\"", "W/\"1\"", &format!("W/{newer}"), "\"1\", \"2\""] {
         put(stale, half).await.error(ErrorCode::Conflict);
     }
     for bad in ["1", "", "\"1", "\u{e9}"] {
@@ -106,9 +79,7 @@ async fn traffic_moves_and_the_tag_guards_it() {
     let missing = put("*", &half.replace("v2", "v9")).await;
     let body = missing.error(ErrorCode::Unprocessable);
     assert_eq!(body.detail.as_deref(), Some("there is no version v9"));
-    node.put("/v1/apps/nobody/traffic", half)
-        .await
-        .error(ErrorCode::NotFound);
+    node.put("/v1/apps/nobody/traffic", half).await.error(ErrorCode::NotFound);
 }
 
 #[tokio::test]
@@ -116,25 +87,14 @@ async fn a_version_is_activated() {
     let node = Node::new().await;
     node.add("hello", true).await;
     node.add("hello", true).await;
-    let etag = node
-        .ask("GET", "/v1/apps/hello")
-        .await
-        .header("etag")
-        .to_owned();
-    let answer = node
-        .ask("POST", "/v1/apps/hello/versions/v1/activate")
-        .await;
+    let etag = node.ask("GET", "/v1/apps/hello").await.header("etag").to_owned();
+    let answer = node.ask("POST", "/v1/apps/hello/versions/v1/activate").await;
     assert_eq!(answer.json()["traffic"]["shares"][0]["version"], "v1");
     assert_eq!(answer.json()["previous"]["shares"][0]["version"], "v2");
     assert_eq!(answer.json()["url"], "http://127.0.0.1:8080/hello/");
     let stale = request("POST", "/v1/apps/hello/versions/v2/activate").header("if-match", &etag);
-    node.call(stale.body(Body::empty()).unwrap())
-        .await
-        .error(ErrorCode::Conflict);
-    for missing in [
-        "/v1/apps/hello/versions/v9/activate",
-        "/v1/apps/nobody/versions/v1/activate",
-    ] {
+    node.call(stale.body(Body::empty()).unwrap()).await.error(ErrorCode::Conflict);
+    for missing in ["/v1/apps/hello/versions/v9/activate", "/v1/apps/nobody/versions/v1/activate"] {
         node.ask("POST", missing).await.error(ErrorCode::NotFound);
     }
 }
@@ -143,28 +103,16 @@ async fn a_version_is_activated() {
 async fn an_app_is_deleted_once_and_swept_after() {
     let mut node = Node::new().await;
     node.add("hello", true).await;
-    let etag = node
-        .ask("GET", "/v1/apps/hello")
-        .await
-        .header("etag")
-        .to_owned();
+    let etag = node.ask("GET", "/v1/apps/hello").await.header("etag").to_owned();
     node.add("hello", true).await;
     let stale = request("DELETE", "/v1/apps/hello").header("if-match", &etag);
-    node.call(stale.body(Body::empty()).unwrap())
-        .await
-        .error(ErrorCode::Conflict);
+    node.call(stale.body(Body::empty()).unwrap()).await.error(ErrorCode::Conflict);
     let answer = node.ask("DELETE", "/v1/apps/hello").await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""));
     node.sweeps.recv().await.unwrap();
-    node.ask("DELETE", "/v1/apps/hello")
-        .await
-        .error(ErrorCode::NotFound);
-    node.ask("GET", "/v1/apps/hello")
-        .await
-        .error(ErrorCode::NotFound);
-    node.ask("GET", "/v1/apps/hello/logs")
-        .await
-        .error(ErrorCode::NotFound);
+    node.ask("DELETE", "/v1/apps/hello").await.error(ErrorCode::NotFound);
+    node.ask("GET", "/v1/apps/hello").await.error(ErrorCode::NotFound);
+    node.ask("GET", "/v1/apps/hello/logs").await.error(ErrorCode::NotFound);
 }
 
 #[tokio::test]
@@ -219,16 +167,10 @@ async fn bodies_that_are_not_what_they_must_be() {
         ("{}", "missing field `shares`"),
         (r#"{"shares":[],"x":1}"#, "unknown field `x`"),
         (r#"{"shares":[],"shares":[]}"#, "duplicate field `shares`"),
-        (
-            r#"{"shares":[{"version":"1","percent":100}]}"#,
-            "a version is written",
-        ),
+        (r#"{"shares":[{"version":"1","percent":100}]}"#, "a version is written"),
         (r#"{"shares":[{"version":"v1","percent":256}]}"#, "256"),
         (r#"{"shares":[{"version":"v1","percent":-1}]}"#, "-1"),
-        (
-            r#"{"shares":[{"version":"v1","percent":99}]}"#,
-            "sum to 100",
-        ),
+        (r#"{"shares":[{"version":"v1","percent":99}]}"#, "sum to 100"),
         (r#"{"shares":[]}"#, "sum to 100"),
     ] {
         let body = node.put(target, bad).await.error(ErrorCode::Unprocessable);
@@ -237,24 +179,15 @@ async fn bodies_that_are_not_what_they_must_be() {
         assert!(detail.len() < 600);
     }
     let long = format!(r#"{{"{}":1}}"#, "x".repeat(60_000));
-    let body = node
-        .put(target, &long)
-        .await
-        .error(ErrorCode::Unprocessable);
+    let body = node.put(target, &long).await.error(ErrorCode::Unprocessable);
     assert!(body.detail.unwrap().len() < 600);
     let huge = format!(r#"{{"shares":[]{}}}"#, " ".repeat(64 * 1024));
     node.put(target, &huge).await.error(ErrorCode::BodyTooLarge);
-    for kind in [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "application/jsonp",
-    ] {
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"] {
         let answer = node.send("PUT", target, kind, "{}").await;
         answer.error(ErrorCode::UnsupportedMediaType);
     }
-    node.ask("PUT", target)
-        .await
-        .error(ErrorCode::UnsupportedMediaType);
+    node.ask("PUT", target).await.error(ErrorCode::UnsupportedMediaType);
     for (method, target) in [
         ("GET", "/v1/apps?limit=3"),
         ("GET", "/v1/apps/hello?x"),
@@ -281,18 +214,10 @@ async fn a_disk_that_fails_says_so_to_the_log_only() {
         node.disk.mood.store(mood, Ordering::SeqCst);
         let targets: &[&str] = match mood {
             FULL => &["/v1/apps/hello/versions/v1/activate"],
-            _ => &[
-                "/v1/apps/hello/versions/v1/activate",
-                "/v1/apps",
-                "/v1/apps/hello",
-            ],
+            _ => &["/v1/apps/hello/versions/v1/activate", "/v1/apps", "/v1/apps/hello"],
         };
         for target in targets {
-            let method = if target.ends_with("activate") {
-                "POST"
-            } else {
-                "GET"
-            };
+            let method = if target.ends_with("activate") { "POST" } else { "GET" };
             let body = node.ask(method, target).await.error(code);
             assert_eq!((body.detail, body.hint), (None, None), "{target}");
         }

@@ -10,9 +10,7 @@ fn events(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.header("content-type"), "application/x-ndjson");
     assert!(answer.body.ends_with('\n'));
     let lines = answer.body.lines();
-    lines
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn streamed(target: &str, body: impl Into<Body>) -> Request<Body> {
@@ -35,10 +33,7 @@ async fn a_deploy_answers_with_the_version() {
 
     let target = format!("{TARGET}?function=api&activate=false&message=checkout%3A+new%20totals");
     let deployed = node.deploy(&target, WASM).await.json();
-    assert_eq!(
-        (&deployed["function"], &deployed["active"]),
-        (&json!("api"), &json!(false))
-    );
+    assert_eq!((&deployed["function"], &deployed["active"]), (&json!("api"), &json!(false)));
     let version = node.ask("GET", "/v1/apps/hello/versions/v2").await.json();
     assert_eq!(version["message"], "checkout: new totals");
     assert_eq!(version["created_by"], "admin");
@@ -68,29 +63,20 @@ async fn steps_are_told_as_they_happen() {
 #[tokio::test]
 async fn a_failed_deploy_says_why_and_a_platform_failure_does_not() {
     let node = Node::new().await;
-    let body = node
-        .deploy(TARGET, "bad")
-        .await
-        .error(ErrorCode::InvalidWasm);
+    let body = node.deploy(TARGET, "bad").await.error(ErrorCode::InvalidWasm);
     assert_eq!(body.detail.as_deref(), Some("not Wasm"));
     let answer = node.call(streamed(TARGET, "bad")).await;
     assert_eq!(answer.status, 200);
     let steps = events(&answer);
     let last = steps.last().unwrap();
-    assert_eq!(
-        (&last["event"], &last["code"]),
-        (&json!("failed"), &json!("invalid_wasm"))
-    );
+    assert_eq!((&last["event"], &last["code"]), (&json!("failed"), &json!("invalid_wasm")));
     assert_eq!(last["request_id"], answer.header("x-request-id"));
     for broken in ["boom", "panic"] {
         let body = node.deploy(TARGET, broken).await.error(ErrorCode::Internal);
         assert_eq!(body.detail, None);
         let steps = events(&node.call(streamed(TARGET, broken)).await);
         let last = steps.last().unwrap();
-        assert_eq!(
-            (&last["code"], &last["detail"]),
-            (&json!("internal"), &Value::Null)
-        );
+        assert_eq!((&last["code"], &last["detail"]), (&json!("internal"), &Value::Null));
     }
 }
 
@@ -103,21 +89,11 @@ async fn content_types() {
         "application/octet-stream",
         "application/x-www-form-urlencoded",
     ] {
-        assert_eq!(
-            node.send("POST", TARGET, kind, WASM).await.status,
-            201,
-            "{kind}"
-        );
+        assert_eq!(node.send("POST", TARGET, kind, WASM).await.status, 201, "{kind}");
     }
     let without = request("POST", TARGET).body(WASM.into()).unwrap();
     assert_eq!(node.call(without).await.status, 201);
-    for kind in [
-        "application/json",
-        "text/plain",
-        "multipart/form-data; boundary=x",
-        "",
-        "wasm",
-    ] {
+    for kind in ["application/json", "text/plain", "multipart/form-data; boundary=x", "", "wasm"] {
         let answer = node.send("POST", TARGET, kind, WASM).await;
         answer.error(ErrorCode::UnsupportedMediaType);
     }
@@ -129,26 +105,14 @@ async fn content_types() {
 #[tokio::test]
 async fn queries() {
     let node = Node::new().await;
-    for bad in [
-        "activ=false",
-        "activate=no",
-        "activate=",
-        "activate",
-        "function=a&function=b",
-    ] {
+    for bad in ["activ=false", "activate=no", "activate=", "activate", "function=a&function=b"] {
         let answer = node.deploy(&format!("{TARGET}?{bad}"), WASM).await;
         let body = answer.error(ErrorCode::BadRequest);
         assert!(body.detail.unwrap().starts_with("query: "));
     }
-    let body = node
-        .deploy(&format!("{TARGET}?activ=1"), WASM)
-        .await
-        .error(ErrorCode::BadRequest);
+    let body = node.deploy(&format!("{TARGET}?activ=1"), WASM).await.error(ErrorCode::BadRequest);
     let detail = body.detail.unwrap();
-    assert!(
-        detail.contains("unknown field `activ`, expected one of `function`"),
-        "{detail}"
-    );
+    assert!(detail.contains("unknown field `activ`, expected one of `function`"), "{detail}");
     for bad in ["Main", "a--b", "", "..%2Fx", "%00"] {
         let answer = node.deploy(&format!("{TARGET}?function={bad}"), WASM).await;
         answer.error(ErrorCode::InvalidName);
@@ -158,12 +122,7 @@ async fn queries() {
         let answer = node.deploy(&format!("{TARGET}?message={bad}"), WASM).await;
         answer.error(ErrorCode::Unprocessable);
     }
-    assert_eq!(
-        node.deploy(&format!("{TARGET}?message="), WASM)
-            .await
-            .status,
-        201
-    );
+    assert_eq!(node.deploy(&format!("{TARGET}?message="), WASM).await.status, 201);
 }
 
 #[tokio::test]
@@ -181,9 +140,7 @@ async fn an_artifact_over_the_limit() {
     // Not announced: it ends where the limit is.
     for request in [chunked(&["x"; 600]), {
         let mut request = chunked(&["xxx"; 400]);
-        request
-            .headers_mut()
-            .insert("content-type", "application/wasm".parse().unwrap());
+        request.headers_mut().insert("content-type", "application/wasm".parse().unwrap());
         request
     }] {
         let whole = request.headers().get("content-type").is_none();
@@ -197,9 +154,7 @@ async fn an_artifact_over_the_limit() {
         }
     }
     let mut request = chunked(&["xxx"; 400]);
-    request
-        .headers_mut()
-        .insert("accept", "application/x-ndjson".parse().unwrap());
+    request.headers_mut().insert("accept", "application/x-ndjson".parse().unwrap());
     let steps = events(&node.call(request).await);
     assert_eq!(steps.last().unwrap()["code"], "body_too_large");
 }
@@ -207,9 +162,7 @@ async fn an_artifact_over_the_limit() {
 /// A deploy whose length is not announced.
 fn chunked(pieces: &'static [&'static str]) -> Request<Body> {
     let pieces = futures::stream::iter(pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece)));
-    request("POST", TARGET)
-        .body(Body::from_stream(pieces))
-        .unwrap()
+    request("POST", TARGET).body(Body::from_stream(pieces)).unwrap()
 }
 
 /// A body that says how long it is.
@@ -239,18 +192,9 @@ async fn an_upload_that_is_not_whole_is_never_taken_for_shorter() {
     let broken = futures::stream::iter([Err(std::io::Error::other("gone"))]);
     let silent = futures::stream::pending();
     for (body, code) in [
-        (
-            Body::from_stream(piece().chain(broken)),
-            ErrorCode::BadRequest,
-        ),
-        (
-            Body::from_stream(piece().chain(silent)),
-            ErrorCode::RequestTimeout,
-        ),
-        (
-            Body::new(Sized(Body::from("some"), 5)),
-            ErrorCode::BadRequest,
-        ),
+        (Body::from_stream(piece().chain(broken)), ErrorCode::BadRequest),
+        (Body::from_stream(piece().chain(silent)), ErrorCode::RequestTimeout),
+        (Body::new(Sized(Body::from("some"), 5)), ErrorCode::BadRequest),
     ] {
         let request = request("POST", TARGET).body(body).unwrap();
         node.call(request).await.error(code);
@@ -288,7 +232,5 @@ async fn a_node_that_stops_takes_no_new_deploys() {
     assert_eq!(answer.header("retry-after"), "1");
     let node = Node::new().await;
     node.shutdown.drain();
-    node.deploy(TARGET, WASM)
-        .await
-        .error(ErrorCode::ShuttingDown);
+    node.deploy(TARGET, WASM).await.error(ErrorCode::ShuttingDown);
 }

@@ -29,19 +29,14 @@ impl Writer {
     fn say(&self, message: &str) -> RequestId {
         let id = RequestId::new();
         let message = message.to_owned();
-        self.log
-            .push(&self.origin, id, LogSource::Stdout { message });
+        self.log.push(&self.origin, id, LogSource::Stdout { message });
         id
     }
 }
 
 fn messages(body: &str) -> Vec<String> {
-    let lines = body
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines
-        .map(|line| line["message"].as_str().unwrap().to_owned())
-        .collect()
+    let lines = body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.map(|line| line["message"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -69,12 +64,7 @@ async fn lines_are_chosen_and_written_in_both_forms() {
     assert_eq!(ask("request_id=nobody").await, [""; 0]);
     assert_eq!(ask("since=1h&limit=1").await, ["299"]);
     assert_eq!(ask("since=2999-01-01T00:00:00Z").await, [""; 0]);
-    assert_eq!(
-        ask("since=2020-01-01T00:00:00%2B02:00&follow=false")
-            .await
-            .len(),
-        300
-    );
+    assert_eq!(ask("since=2020-01-01T00:00:00%2B02:00&follow=false").await.len(), 300);
 
     let events = request("GET", &format!("{TARGET}?limit=2")).header("accept", "text/event-stream");
     let answer = node.call(events.body(Body::empty()).unwrap()).await;
@@ -83,21 +73,10 @@ async fn lines_are_chosen_and_written_in_both_forms() {
     assert_eq!(events.len(), 2);
     assert!(events[1].starts_with("id: 300\ndata: {"), "{events:?}");
 
-    for bad in [
-        "limit=-1",
-        "limit=x",
-        "since=yesterday",
-        "follow=maybe",
-        "folow=true",
-        "since=",
-    ] {
-        node.ask("GET", &format!("{TARGET}?{bad}"))
-            .await
-            .error(ErrorCode::BadRequest);
+    for bad in ["limit=-1", "limit=x", "since=yesterday", "follow=maybe", "folow=true", "since="] {
+        node.ask("GET", &format!("{TARGET}?{bad}")).await.error(ErrorCode::BadRequest);
     }
-    node.ask("GET", "/v1/apps/nobody/logs")
-        .await
-        .error(ErrorCode::NotFound);
+    node.ask("GET", "/v1/apps/nobody/logs").await.error(ErrorCode::NotFound);
 }
 
 #[tokio::test]
@@ -108,16 +87,9 @@ async fn a_line_is_one_line_whatever_is_in_it() {
     for accept in ["application/x-ndjson", "text/event-stream"] {
         let request = request("GET", TARGET).header("accept", accept);
         let answer = node.call(request.body(Body::empty()).unwrap()).await;
-        let lines = answer
-            .body
-            .lines()
-            .filter(|line| line.contains('{'))
-            .count();
+        let lines = answer.body.lines().filter(|line| line.contains('{')).count();
         assert_eq!(lines, 1, "{answer:?}");
-        assert!(
-            !answer.body.contains(['\u{1b}', '\u{9b}', '\u{2028}', '\r']),
-            "{answer:?}"
-        );
+        assert!(!answer.body.contains(['\u{1b}', '\u{9b}', '\u{2028}', '\r']), "{answer:?}");
     }
 }
 
@@ -134,10 +106,7 @@ async fn a_follower_gets_lines_as_they_come_until_the_app_is_gone() {
     writer.say("old");
     writer.say("one");
     let request = request("GET", &format!("{TARGET}?follow=true&limit=1"));
-    let mut body = node
-        .open(request.body(Body::empty()).unwrap())
-        .await
-        .into_body();
+    let mut body = node.open(request.body(Body::empty()).unwrap()).await.into_body();
     assert_eq!(messages(&next(&mut body).await.unwrap()), ["one"]);
     writer.say("two");
     assert_eq!(messages(&next(&mut body).await.unwrap()), ["two"]);
@@ -153,10 +122,7 @@ async fn a_follower_is_told_that_the_connection_lives_and_when_the_node_stops() 
     node.patience.heartbeat = Duration::from_millis(1);
     Writer::new(&node).await;
     let request = request("GET", &format!("{TARGET}?follow=true"));
-    let mut body = node
-        .open(request.body(Body::empty()).unwrap())
-        .await
-        .into_body();
+    let mut body = node.open(request.body(Body::empty()).unwrap()).await.into_body();
     assert_eq!(next(&mut body).await.as_deref(), Some("\n"));
     node.shutdown.drain();
     while let Some(beat) = next(&mut body).await {
@@ -169,10 +135,7 @@ async fn a_slow_reader_misses_lines_and_holds_up_nobody() {
     let node = Node::new().await;
     let writer = Writer::new(&node).await;
     let request = request("GET", &format!("{TARGET}?follow=true"));
-    let mut body = node
-        .open(request.body(Body::empty()).unwrap())
-        .await
-        .into_body();
+    let mut body = node.open(request.body(Body::empty()).unwrap()).await.into_body();
     writer.say("first");
     next(&mut body).await.unwrap();
     for n in 0..5000 {
@@ -180,8 +143,5 @@ async fn a_slow_reader_misses_lines_and_holds_up_nobody() {
     }
     let first: Value =
         serde_json::from_str(next(&mut body).await.unwrap().lines().next().unwrap()).unwrap();
-    assert_eq!(
-        first["seq"], 4002,
-        "the oldest that is left; the gap says what was lost"
-    );
+    assert_eq!(first["seq"], 4002, "the oldest that is left; the gap says what was lost");
 }

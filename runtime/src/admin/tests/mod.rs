@@ -125,18 +125,11 @@ impl Deploys for Pretender {
         let (size, digest) = (bytes.len() as u64, Digest::of(&bytes));
         let (new, duration_ms) = (true, 1);
         // Nobody may be listening.
-        let _ = progress.send(DeployEvent::Received {
-            size,
-            digest,
-            new,
-            duration_ms,
-        });
+        let _ = progress.send(DeployEvent::Received { size, digest, new, duration_ms });
         self.go.acquire().await.unwrap().forget();
         match bytes.as_slice() {
             b"bad" => {
-                return Err(ErrorBody::new(ErrorCode::InvalidWasm)
-                    .detail("not Wasm")
-                    .into());
+                return Err(ErrorBody::new(ErrorCode::InvalidWasm).detail("not Wasm").into());
             }
             b"boom" => {
                 let body = ErrorBody::new(ErrorCode::Internal).detail("/secret/path");
@@ -145,21 +138,10 @@ impl Deploys for Pretender {
             b"panic" => panic!("/secret/path"),
             _ => {}
         }
-        let DeployRequest {
-            app,
-            function,
-            message,
-            activate,
-            created_by,
-        } = request;
+        let DeployRequest { app, function, message, activate, created_by } = request;
         let function = function.unwrap_or_else(|| "main".parse().unwrap());
         let functions = vec![function_of(function.as_str(), digest)];
-        let new = NewVersion {
-            created_by,
-            message,
-            functions,
-            activate,
-        };
+        let new = NewVersion { created_by, message, functions, activate };
         let (version, previous) = self.functions.add_version(&app, new).await.unwrap();
         self.done.send(app.to_string()).unwrap();
         Ok(Deployed {
@@ -184,13 +166,7 @@ impl Deploys for Pretender {
 }
 
 fn function_of(name: &str, digest: Digest) -> Function {
-    Function {
-        name: name.parse().unwrap(),
-        kind: Kind::Cgi01,
-        digest,
-        size: 7,
-        route: "/*".into(),
-    }
+    Function { name: name.parse().unwrap(), kind: Kind::Cgi01, digest, size: 7, route: "/*".into() }
 }
 
 /// A node that is nothing but its API.
@@ -290,14 +266,12 @@ impl Node {
 
     /// A request with the token, answered without a socket.
     async fn ask(&self, method: &str, target: &str) -> Answer {
-        self.call(request(method, target).body(Body::empty()).unwrap())
-            .await
+        self.call(request(method, target).body(Body::empty()).unwrap()).await
     }
 
     async fn send(&self, method: &str, target: &str, kind: &str, body: &str) -> Answer {
         let request = request(method, target).header("content-type", kind);
-        self.call(request.body(body.to_owned().into()).unwrap())
-            .await
+        self.call(request.body(body.to_owned().into()).unwrap()).await
     }
 
     async fn put(&self, target: &str, body: &str) -> Answer {
@@ -324,9 +298,7 @@ impl Node {
 
     async fn open(&self, request: Request<Body>) -> axum::response::Response {
         let api = serve::api(self.admin(), self.shutdown.clone());
-        Gate::new(Arc::new(api), [127, 0, 0, 1].into())
-            .answer(request)
-            .await
+        Gate::new(Arc::new(api), [127, 0, 0, 1].into()).answer(request).await
     }
 
     /// Serves on a socket; the receiver learns when serving has ended.
@@ -352,10 +324,7 @@ fn request(method: &str, target: &str) -> axum::http::request::Builder {
 }
 
 fn engine(cache: &TempDir, metrics: &Metrics) -> Arc<Engine> {
-    let config = EngineConfig {
-        pool_size: 1,
-        ..EngineConfig::default()
-    };
+    let config = EngineConfig { pool_size: 1, ..EngineConfig::default() };
     let engine = Engine::new(EngineParts {
         config: &config,
         plan: &PoolPlan::for_this_machine(&config, &Limits::default()),
@@ -382,9 +351,7 @@ impl Answer {
     }
 
     fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The error that this must be.
@@ -406,10 +373,7 @@ impl Answer {
         assert!(!self.body.contains("secret"), "{self:?}");
         if let Some(length) = self.headers.get("content-length") {
             let length: usize = length.to_str().unwrap().parse().unwrap();
-            assert!(
-                method == Method::HEAD || length == self.body.len(),
-                "{self:?}"
-            );
+            assert!(method == Method::HEAD || length == self.body.len(), "{self:?}");
         }
         assert!(!self.headers.contains_key("access-control-allow-origin"));
         let kind = self.header("content-type").split(';').next().unwrap();
@@ -421,25 +385,14 @@ impl Answer {
             assert_eq!(self.header("x-faas-error"), body.code.as_str());
         }
         let Some(operation) = operation(spec, method, path) else {
-            assert!(
-                matches!(self.status.as_u16(), 400..=405),
-                "{method} {path}: {self:?}"
-            );
+            assert!(matches!(self.status.as_u16(), 400..=405), "{method} {path}: {self:?}");
             return;
         };
         let response = &operation["responses"][self.status.as_str()];
-        assert!(
-            response.is_object(),
-            "{method} {path}: {} is not described",
-            self.status
-        );
+        assert!(response.is_object(), "{method} {path}: {} is not described", self.status);
         let content = response["content"].as_object();
         let described = content.map_or(kind.is_empty(), |content| content.contains_key(kind));
-        assert!(
-            described,
-            "{method} {path}: {} as {kind} is not described",
-            self.status
-        );
+        assert!(described, "{method} {path}: {} as {kind} is not described", self.status);
     }
 }
 
@@ -448,9 +401,7 @@ fn operation<'a>(spec: &'a Value, method: &Method, path: &str) -> Option<&'a Val
     let matches = |template: &str| {
         let (template, path) = (template.split('/'), path.split('/'));
         template.clone().count() == path.clone().count()
-            && template
-                .zip(path)
-                .all(|(t, p)| t == p || t.starts_with('{'))
+            && template.zip(path).all(|(t, p)| t == p || t.starts_with('{'))
     };
     let method = match method.as_str() {
         "HEAD" => "get".to_owned(),

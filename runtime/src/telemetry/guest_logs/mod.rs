@@ -140,9 +140,9 @@ impl Record {
     /// What it takes in memory: itself, its counts, its place in the ring and its text.
     fn bytes(&self) -> usize {
         let text = match &self.source {
-            LogSource::Request {
-                method, path, code, ..
-            } => method.len() + path.len() + code.as_ref().map_or(0, String::len),
+            LogSource::Request { method, path, code, .. } => {
+                method.len() + path.len() + code.as_ref().map_or(0, String::len)
+            }
             LogSource::Stdout { message }
             | LogSource::Stderr { message }
             | LogSource::Failure { message } => message.len(),
@@ -193,13 +193,8 @@ impl AppLog {
         if let LogSource::Failure { message } = &mut source {
             message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
         }
-        let mut record = Record {
-            seq: 0,
-            time: clock::now(),
-            origin: origin.clone(),
-            request_id,
-            source,
-        };
+        let mut record =
+            Record { seq: 0, time: clock::now(), origin: origin.clone(), request_id, source };
         let bytes = self.allowance.load(Ordering::Relaxed);
         let mut ring = self.ring();
         ring.newest += 1;
@@ -230,11 +225,7 @@ impl AppLog {
             return Vec::new();
         };
         let skip = usize::try_from(first.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        ring.records
-            .range(skip.min(ring.records.len())..)
-            .take(PAGE)
-            .cloned()
-            .collect()
+        ring.records.range(skip.min(ring.records.len())..).take(PAGE).cloned().collect()
     }
 
     fn line(&self, record: &Record) -> LogLine {

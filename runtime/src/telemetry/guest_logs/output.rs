@@ -41,10 +41,7 @@ enum Grant {
 impl LogBudget {
     /// A budget of this many bytes.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit: bytes,
-            left: AtomicUsize::new(bytes.min(SPENT - 1)),
-        })
+        Arc::new(Self { limit: bytes, left: AtomicUsize::new(bytes.min(SPENT - 1)) })
     }
 
     fn take(&self, bytes: usize) -> Grant {
@@ -82,15 +79,7 @@ impl GuestOutput {
         stream: OutputStream,
         budget: Arc<LogBudget>,
     ) -> Self {
-        Self {
-            log,
-            origin,
-            request_id,
-            stream,
-            budget,
-            partial: Vec::new(),
-            skipping: false,
-        }
+        Self { log, origin, request_id, stream, budget, partial: Vec::new(), skipping: false }
     }
 
     /// Takes bytes from the guest. What is beyond the budget is dropped and counted.
@@ -102,9 +91,7 @@ impl GuestOutput {
                 self.lines(fit);
                 self.flush();
                 let limit = self.budget.limit;
-                self.push(format!(
-                    "… log truncated: limit log_bytes ({limit}) reached"
-                ));
+                self.push(format!("… log truncated: limit log_bytes ({limit}) reached"));
                 self.lose(rest);
             }
             Grant::Nothing => self.lose(bytes),
@@ -136,8 +123,7 @@ impl GuestOutput {
             return;
         }
         let room = (MAX_LINE_BYTES + 1).saturating_sub(self.partial.len());
-        self.partial
-            .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        self.partial.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         if self.partial.len() > MAX_LINE_BYTES {
             self.line();
             self.skipping = true;
@@ -166,8 +152,7 @@ impl GuestOutput {
         let ends = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let unfinished = *last != b'\n';
         let counted = std::mem::replace(&mut self.skipping, unfinished);
-        self.log
-            .lost(ends + u64::from(unfinished) - u64::from(counted));
+        self.log.lost(ends + u64::from(unfinished) - u64::from(counted));
     }
 
     fn push(&self, message: String) {

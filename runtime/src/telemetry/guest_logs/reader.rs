@@ -120,9 +120,6 @@ impl LogReader {
 
     fn wants(&self, record: &Record) -> bool {
         self.since.is_none_or(|since| record.time >= since)
-            && self
-                .request_id
-                .as_ref()
-                .is_none_or(|id| record.request_id.to_string() == *id)
+            && self.request_id.as_ref().is_none_or(|id| record.request_id.to_string() == *id)
     }
 }

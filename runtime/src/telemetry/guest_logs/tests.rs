@@ -9,10 +9,7 @@ fn log(lines: usize) -> Arc<AppLog> {
 }
 
 fn origin() -> Arc<Origin> {
-    Arc::new(Origin {
-        function: "main".parse().unwrap(),
-        version: VersionId::new(3),
-    })
+    Arc::new(Origin { function: "main".parse().unwrap(), version: VersionId::new(3) })
 }
 
 fn say(log: &AppLog, message: &str) {
@@ -51,10 +48,7 @@ fn the_oldest_lines_make_room_and_leave_a_gap() {
     }
     assert_eq!(log.lost.get(), 2);
     let lines = log.query(&Query::default());
-    assert_eq!(
-        lines.iter().map(|line| line.seq).collect::<Vec<_>>(),
-        [3, 4, 5]
-    );
+    assert_eq!(lines.iter().map(|line| line.seq).collect::<Vec<_>>(), [3, 4, 5]);
     assert_eq!(texts(&log), ["2", "3", "4"]);
     let ring = log.ring();
     let bytes: usize = ring.records.iter().map(|record| record.bytes()).sum();
@@ -95,35 +89,19 @@ fn queries_choose_lines() {
         }
     }
     let query = |limit, request_id| {
-        let query = Query {
-            since: None,
-            request_id,
-            limit,
-        };
+        let query = Query { since: None, request_id, limit };
         let lines = log.query(&query);
-        lines
-            .iter()
-            .map(|line| text(line).to_owned())
-            .collect::<Vec<_>>()
+        lines.iter().map(|line| text(line).to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(query(None, None).len(), 303);
     assert_eq!(query(Some(2), None), ["298", "299"]);
     assert_eq!(query(Some(0), None), [""; 0]);
     assert_eq!(query(Some(200), None).len(), 200);
-    assert_eq!(
-        query(None, Some(id.to_string())),
-        ["mine 50", "mine 150", "mine 250"]
-    );
-    assert_eq!(
-        query(Some(2), Some(id.to_string())),
-        ["mine 150", "mine 250"]
-    );
+    assert_eq!(query(None, Some(id.to_string())), ["mine 50", "mine 150", "mine 250"]);
+    assert_eq!(query(Some(2), Some(id.to_string())), ["mine 150", "mine 250"]);
     assert_eq!(query(Some(9), Some(id.to_string())).len(), 3);
     let later = Timestamp::now() + jiff::SignedDuration::from_hours(1);
-    let query = Query {
-        since: Some(later),
-        ..Query::default()
-    };
+    let query = Query { since: Some(later), ..Query::default() };
     assert_eq!(log.query(&query), []);
 }
 
@@ -133,10 +111,7 @@ fn a_follower_sees_each_line_once_and_the_end_of_the_app() {
     let app = "hello".parse().unwrap();
     let log = logs.app(&app);
     say(&log, "one");
-    let mut reader = log.reader(&Query {
-        limit: Some(0),
-        ..Query::default()
-    });
+    let mut reader = log.reader(&Query { limit: Some(0), ..Query::default() });
     assert!(reader.next_page().is_empty());
     assert_eq!(reader.wait().now_or_never(), None);
     say(&log, "two");
@@ -232,14 +207,7 @@ fn a_call_over_its_budget_is_told_once_and_the_rest_is_counted() {
     stdout.write(b"five");
     assert_eq!(log.lost.get(), 5);
     drop((stdout, stderr));
-    assert_eq!(
-        texts(&log),
-        [
-            "12345",
-            "abcd",
-            "… log truncated: limit log_bytes (10) reached"
-        ]
-    );
+    assert_eq!(texts(&log), ["12345", "abcd", "… log truncated: limit log_bytes (10) reached"]);
     assert_eq!(log.lost.get(), 5);
 }
 

@@ -18,12 +18,7 @@ fn main() -> io::Result<()> {
             std::thread::sleep(time);
             send(&mut out, &Answer::text("slept\n"))
         }
-        Plan::Pieces {
-            pieces,
-            bytes,
-            pause,
-            trap: ends_badly,
-        } => {
+        Plan::Pieces { pieces, bytes, pause, trap: ends_badly } => {
             out.write_all(b"Content-Type: text/plain\r\n\r\n")?;
             out.flush()?;
             for number in 0..pieces {

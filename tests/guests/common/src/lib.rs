@@ -91,15 +91,10 @@ pub fn plan(seen: &Seen) -> Plan {
         "/grow" => text(grow(number("mib", 1))),
         "/hog" => hog(),
         "/log" => text(log(number("lines", 1))),
-        "/status" => Plan::Answer(Answer {
-            status: number("code", 200) as u16,
-            ..Answer::text("status\n")
-        }),
-        "/empty" => Plan::Answer(Answer {
-            status: 204,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }),
+        "/status" => {
+            Plan::Answer(Answer { status: number("code", 200) as u16, ..Answer::text("status\n") })
+        }
+        "/empty" => Plan::Answer(Answer { status: 204, headers: Vec::new(), body: Vec::new() }),
         "/headers" => text(dump(seen)),
         "/echo" => Plan::Echo,
         "/pass" => Plan::Pass,
@@ -127,9 +122,7 @@ pub fn plan(seen: &Seen) -> Plan {
         "/no-response" => Plan::NoResponse,
         "/bad" => Plan::Bad(parameter(&seen.query, "what").unwrap_or("").to_owned()),
         "/env" => Plan::Environment {
-            target: parameter(&seen.query, "target")
-                .unwrap_or("127.0.0.1:9")
-                .to_owned(),
+            target: parameter(&seen.query, "target").unwrap_or("127.0.0.1:9").to_owned(),
         },
         _ => text("hello\n".to_owned()),
     }
@@ -137,16 +130,12 @@ pub fn plan(seen: &Seen) -> Plan {
 
 /// A piece of a generated body: the bytes of the alphabet, by their place in the whole body.
 pub fn piece(offset: u64, bytes: usize) -> Vec<u8> {
-    (offset..offset + bytes as u64)
-        .map(|at| b'a' + (at % 26) as u8)
-        .collect()
+    (offset..offset + bytes as u64).map(|at| b'a' + (at % 26) as u8).collect()
 }
 
 /// The value of a parameter in a query string, not decoded.
 pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Ends the instance.

@@ -10,12 +10,9 @@ pub fn surroundings(target: &str) -> String {
     line("variables", list(variables));
     line("arguments", list(std::env::args().collect()));
     let entries = |path: &str| match std::fs::read_dir(path) {
-        Ok(entries) => list(
-            entries
-                .flatten()
-                .map(|entry| entry.path().display().to_string())
-                .collect(),
-        ),
+        Ok(entries) => {
+            list(entries.flatten().map(|entry| entry.path().display().to_string()).collect())
+        }
         Err(error) => format!("denied: {error}"),
     };
     line("root", entries("/"));

@@ -26,12 +26,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
                 std::thread::sleep(time);
                 send(out, &Answer::text("slept\n"));
             }
-            Plan::Pieces {
-                pieces,
-                bytes,
-                pause,
-                trap: ends_badly,
-            } => {
+            Plan::Pieces { pieces, bytes, pause, trap: ends_badly } => {
                 let body = begin(out, 200, &[]);
                 let stream = body.write().unwrap();
                 for number in 0..pieces {
@@ -79,10 +74,8 @@ fn seen(request: &IncomingRequest) -> Seen {
 
 /// Sends the head.
 fn begin(out: ResponseOutparam, status: u16, headers: &[(String, String)]) -> OutgoingBody {
-    let list: Vec<(String, Vec<u8>)> = headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
-        .collect();
+    let list: Vec<(String, Vec<u8>)> =
+        headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
     let response = OutgoingResponse::new(Fields::from_list(&list).unwrap());
     response.set_status_code(status).unwrap();
     let body = response.body().unwrap();
@@ -115,7 +108,8 @@ fn write(stream: &OutputStream, mut bytes: &[u8]) -> Result<(), StreamError> {
 }
 
 fn echo(request: IncomingRequest, out: ResponseOutparam) {
-    let body = begin(out, 200, &[]);
+    // Over HTTP/1.1 only trailers that were announced are sent (RFC 9110 §6.6.2).
+    let body = begin(out, 200, &[("trailer".to_owned(), "x-sum".to_owned())]);
     let incoming = request.consume().unwrap();
     let (input, output) = (incoming.stream().unwrap(), body.write().unwrap());
     loop {
@@ -158,14 +152,8 @@ fn bad(out: ResponseOutparam, what: &str) {
     let (headers, body): (Vec<_>, &[u8]) = match what {
         "short" => (vec![pair("content-length", "10")], b"abc"),
         "long" => (vec![pair("content-length", "3")], b"abcdefghij"),
-        "twice" => (
-            vec![pair("content-length", "3"), pair("content-length", "4")],
-            b"abc",
-        ),
-        "chunked" => (
-            vec![pair("transfer-encoding", "chunked")],
-            b"3\r\nabc\r\n0\r\n\r\n",
-        ),
+        "twice" => (vec![pair("content-length", "3"), pair("content-length", "4")], b"abc"),
+        "chunked" => (vec![pair("transfer-encoding", "chunked")], b"3\r\nabc\r\n0\r\n\r\n"),
         "connection" => (vec![pair("connection", "upgrade")], b"abc"),
         "control" => (vec![pair("x-a", "a\u{1}b")], b"abc"),
         "error" => {

@@ -34,12 +34,7 @@ impl wasip3::exports::http::handler::Guest for Guest {
                 sleep(time).await;
                 send(&Answer::text("slept\n"))
             }
-            Plan::Pieces {
-                pieces,
-                bytes,
-                pause,
-                trap: ends_badly,
-            } => {
+            Plan::Pieces { pieces, bytes, pause, trap: ends_badly } => {
                 let (response, mut body, end) = begin(200, &[])?;
                 spawn_local(async move {
                     for number in 0..pieces {
@@ -98,18 +93,14 @@ fn begin(
     status: u16,
     headers: &[(String, String)],
 ) -> Result<(Response, StreamWriter<u8>, FutureWriter<End>), ErrorCode> {
-    let list: Vec<(String, Vec<u8>)> = headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
-        .collect();
+    let list: Vec<(String, Vec<u8>)> =
+        headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
     let refused = |what: String| ErrorCode::InternalError(Some(what));
     let fields = Fields::from_list(&list).map_err(|error| refused(format!("{error:?}")))?;
     let (writer, body) = wit_stream::new();
     let (end, trailers) = wit_future::new(|| Ok(None));
     let (response, _sent) = Response::new(fields, Some(body), trailers);
-    response
-        .set_status_code(status)
-        .map_err(|()| refused(format!("status {status}")))?;
+    response.set_status_code(status).map_err(|()| refused(format!("status {status}")))?;
     Ok((response, writer, end))
 }
 
@@ -132,7 +123,9 @@ fn consume(request: Request) -> (StreamReader<u8>, FutureReader<End>) {
 
 fn echo(request: Request) -> Response {
     let (mut input, trailers) = consume(request);
-    let (response, mut output, end) = begin(200, &[]).unwrap();
+    // Over HTTP/1.1 only trailers that were announced are sent (RFC 9110 §6.6.2).
+    let announced = [("trailer".to_owned(), "x-sum".to_owned())];
+    let (response, mut output, end) = begin(200, &announced).unwrap();
     spawn_local(async move {
         let mut buffer = Vec::with_capacity(64 << 10);
         loop {
@@ -180,14 +173,8 @@ fn bad(what: &str) -> Result<Response, ErrorCode> {
     let (headers, body): (Vec<_>, &[u8]) = match what {
         "short" => (vec![pair("content-length", "10")], b"abc"),
         "long" => (vec![pair("content-length", "3")], b"abcdefghij"),
-        "twice" => (
-            vec![pair("content-length", "3"), pair("content-length", "4")],
-            b"abc",
-        ),
-        "chunked" => (
-            vec![pair("transfer-encoding", "chunked")],
-            b"3\r\nabc\r\n0\r\n\r\n",
-        ),
+        "twice" => (vec![pair("content-length", "3"), pair("content-length", "4")], b"abc"),
+        "chunked" => (vec![pair("transfer-encoding", "chunked")], b"3\r\nabc\r\n0\r\n\r\n"),
         "connection" => (vec![pair("connection", "upgrade")], b"abc"),
         "control" => (vec![pair("x-a", "a\u{1}b")], b"abc"),
         "error" => return Err(ErrorCode::InternalError(Some("xyzzy".into()))),
