@@ -180,7 +180,7 @@ fn bodies_that_are_not_what_they_should_be() {
     put(json, br#"{"shares": [{"version": "v1", "percent": 300}]}"#)
         .failure(ErrorCode::Unprocessable);
     put(json, &vec![b' '; 1 << 20]).failure(ErrorCode::BodyTooLarge);
-    put(json, "[".repeat(10_000).as_bytes()).failure(ErrorCode::BadRequest);
+    put(json, "[".repeat(10_000).as_bytes()).failure(ErrorCode::Unprocessable);
     assert_eq!(node.get("/hello/").expect(200).text().trim(), "hello");
     for (method, path) in
         [("POST", "/v1/apps"), ("PUT", "/v1/apps/hello"), ("GET", "/v1/apps/hello/deploy")]

@@ -2,7 +2,11 @@
 //! is there.
 
 use faas_api::{Deployed, Digest, VersionId, VersionList};
-use faas_tests::{Connection, Node, Request, artifacts::says, eventually};
+use faas_tests::{
+    Connection, Node, Request,
+    artifacts::{Guest, says},
+    eventually, process,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -72,8 +76,8 @@ impl Ledger {
             Node::deploy_request("app", wasm).header("authorization", &format!("Bearer {token}"));
         thread::scope(|scope| {
             let answer = scope.spawn(move || {
-                let mut connection = Connection::open(admin);
-                // It is killed while it reads, or before it answers.
+                // It may be killed before this, or while it reads, or before it answers.
+                let mut connection = Connection::try_open(admin).ok()?;
                 connection.write(&request.to_bytes(admin)).ok()?;
                 let answer = connection.read_answer(false).ok()?;
                 assert_eq!(answer.status, 201, "{answer:?}");
@@ -178,6 +182,37 @@ fn a_kill_leaves_a_deploy_whole_or_undone() {
         let answer = ledger.node.get(&format!("/app@{version}/")).expect(200);
         assert_eq!(answer.text().trim(), ledger.texts[digest]);
     }
+}
+
+/// The compile process may outlive the node that started it.
+#[test]
+fn a_kill_while_it_compiles() {
+    let mut node = Node::start();
+    node.deploy("old", &says("old"));
+    let files = |node: &Node| [node.files("blobs"), node.files("cache")].concat();
+    let before = files(&node);
+    let wasm = Guest::Http03.wasm();
+    for _ in 0..3 {
+        let mut connection = Connection::open(node.admin());
+        let bearer = format!("Bearer {}", node.token());
+        connection.start(&Node::deploy_request("new", &wasm).header("authorization", &bearer));
+        let compiles = || {
+            let child = process::children(node.pid()).first().copied()?;
+            let arguments = std::fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
+            // Before that it is still a copy of the node.
+            arguments.contains("compile-worker").then_some(child)
+        };
+        let compiler = eventually("a compile process", PATIENCE, compiles);
+        node.kill();
+        node.launch();
+        node.get("/new/").failure(faas_api::ErrorCode::NotFound);
+        assert_eq!(node.get("/old/").expect(200).text().trim(), "old");
+        let process = PathBuf::from(format!("/proc/{compiler}"));
+        eventually("its end", PATIENCE, || (!process.exists()).then_some(()));
+        eventually("nothing is left", PATIENCE, || (files(&node) == before).then_some(()));
+    }
+    node.deploy("new", &wasm);
+    assert_eq!(node.get("/new/hello").expect(200).text(), "hello\n");
 }
 
 /// Many at once, so that several writes share a commit.

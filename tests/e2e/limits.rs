@@ -188,7 +188,7 @@ fn traps_are_told_to_the_log_and_not_to_the_client() {
     let node = Node::with_guests("");
     for guest in Guest::ALL {
         for (call, word) in
-            [("trap", "unreachable"), ("recurse", "stack"), ("panic", "unreachable")]
+            [("trap", "unreachable"), ("recurse", "out of bounds"), ("panic", "unreachable")]
         {
             let answer = node.get(&path(guest, call));
             let body = answer.failure(ErrorCode::GuestTrap);

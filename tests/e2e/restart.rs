@@ -20,7 +20,7 @@ impl Deployed {
     /// Most are small, some are of every kind.
     fn new(number: usize) -> Self {
         let app = format!("app-{number}");
-        if number % 12 > 0 {
+        if !number.is_multiple_of(12) {
             let answer = format!("I am {number}");
             let path = format!("/{app}/");
             return Self { wasm: says(&answer), app, path, answer };

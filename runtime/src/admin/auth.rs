@@ -23,9 +23,10 @@ impl AdminToken {
     /// Who sent these headers.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
         let refused = |detail| {
-            ApiError::new(ErrorCode::Unauthorized)
-                .detail(detail)
-                .hint("send `authorization: Bearer TOKEN`; the server keeps its token in the file `admin.token` of its data directory")
+            ApiError::new(ErrorCode::Unauthorized).detail(detail).hint(
+                "send `authorization: Bearer TOKEN`; the server keeps its token in the file \
+                     `admin.token` of its data directory",
+            )
         };
         let given = bearer(headers).ok_or_else(|| refused("no bearer token was sent"))?;
         let given = Digest::of(given);

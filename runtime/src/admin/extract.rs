@@ -44,7 +44,11 @@ impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
     RawPathParams::from_request_parts(parts, state)
         .await
-        .map_err(|_| ApiError::new(ErrorCode::InvalidName).detail("the path is not UTF-8"))
+        .map_err(|_| {
+            ApiError::new(ErrorCode::InvalidName)
+                .detail("the path is not UTF-8")
+                .hint("a name has only a-z, 0-9 and -")
+        })
 }
 
 /// A segment of the path, percent-decoded, as a name.
@@ -223,12 +227,12 @@ impl IfMatch {
                     Some(tag) => (true, tag),
                     None => (false, tag),
                 };
-                let text = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-                let text = text.ok_or_else(|| {
-                    ApiError::new(ErrorCode::BadRequest)
-                        .detail("`if-match` has a tag without quotes")
-                        .hint("send the `etag` as it was received, quotes included")
-                })?;
+                // Shells eat quotes: what can only be a revision is taken without.
+                let text = match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
+                    None if !tag.is_empty() && tag.bytes().all(|b| b.is_ascii_digit()) => tag,
+                    None => return Err(bad_tag()),
+                    Some(text) => text,
+                };
                 // A weak tag matches nothing: it does not promise that nothing has changed.
                 if !weak {
                     tags.push(text.to_owned());
@@ -237,6 +241,12 @@ impl IfMatch {
         }
         Ok(Self::Tags(tags))
     }
+}
+
+fn bad_tag() -> ApiError {
+    ApiError::new(ErrorCode::BadRequest)
+        .detail("`if-match` has something that is no tag")
+        .hint("send the `etag` as it was received, quotes included")
 }
 
 /// The beginning of a text that quotes what was sent.

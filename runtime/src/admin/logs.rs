@@ -37,7 +37,8 @@ pub(super) struct LogsQuery {
     /// Only lines since this time: RFC 3339, or a number of `s`, `m`, `h` or `d` ago.
     #[param(
         example = "10m",
-        pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+        pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])\
+                   T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
     )]
     since: Option<String>,
     /// Of the lines there are, only the newest so many.

@@ -87,7 +87,9 @@ pub(super) async fn run(admin: Admin, listener: TcpListener, shutdown: Shutdown)
         () = drained(&api) => {}
         () = shutdown.stopped() => {}
     }
-    // The listener is gone; what is left are answers that are being sent.
+    // The listener is gone. Deploys that were not waited for end now, and their clients are told;
+    // what is left are answers that are being sent.
+    api.cut.cancel();
     server.closing.cancel();
     server.connections.close();
     tokio::select! {
@@ -95,7 +97,7 @@ pub(super) async fn run(admin: Admin, listener: TcpListener, shutdown: Shutdown)
         () = shutdown.stopped() => {}
         () = tokio::time::sleep(api.patience.close) => {}
     }
-    api.cut.cancel();
+    server.cut.cancel();
     server.connections.wait().await;
 }
 
@@ -142,7 +144,7 @@ impl Server {
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             connections: TaskTracker::new(),
             closing: CancellationToken::new(),
-            cut: api.cut.clone(),
+            cut: CancellationToken::new(),
         }
     }
 

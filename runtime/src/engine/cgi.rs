@@ -106,8 +106,10 @@ fn meta_variables(parts: &http::request::Parts) -> Vec<(String, String)> {
         }
     }
     for name in parts.headers.keys() {
-        // `HTTP_PROXY` would be taken for a setting by many a library ("httpoxy").
-        if *name == header::CONTENT_LENGTH || *name == header::CONTENT_TYPE || name == "proxy" {
+        // `HTTP_PROXY` would be taken for a setting by many a library ("httpoxy"), and `X_Real_IP`
+        // would pass for `X-Real-IP`.
+        let ambiguous = name == "proxy" || name.as_str().contains('_');
+        if ambiguous || *name == header::CONTENT_LENGTH || *name == header::CONTENT_TYPE {
             continue;
         }
         let mut values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -529,6 +531,7 @@ mod tests {
             .header("accept", "a/b")
             .header("accept", "c/d")
             .header("proxy", "http://evil")
+            .header("content_length", "4")
             .body(())
             .unwrap();
         let variables = meta_variables(&request.into_parts().0);
@@ -544,5 +547,6 @@ mod tests {
         assert_eq!(get("CONTENT_LENGTH"), Some("3"));
         assert_eq!(get("HTTP_ACCEPT"), Some("a/b, c/d"));
         assert_eq!(get("HTTP_PROXY"), None);
+        assert_eq!(get("HTTP_CONTENT_LENGTH"), None);
     }
 }

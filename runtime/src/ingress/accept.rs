@@ -1,6 +1,7 @@
 //! Accepts connections. Nothing that can go wrong with one connection ends this, or holds it up.
 
 use super::connection::{self, Common, Serve};
+use futures::FutureExt;
 use rustix::process::{Resource, getrlimit};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -15,6 +16,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 const SQUEEZE_EVERY: Duration = Duration::from_millis(10);
 /// The most connections, where the limit on open files would permit more.
 const MAX_CONNECTIONS: usize = 20_000;
+/// How many connections in the system's queue are accepted when the drain begins.
+const LAST_ONES: usize = 1024;
 /// What is assumed when the system knows no limit, or does not tell it.
 const MIN_CONNECTIONS: usize = 64;
 
@@ -40,43 +43,57 @@ pub(super) async fn accept<S: Serve>(
     visitor: impl Fn(SocketAddr) -> S,
 ) {
     let slots = Arc::new(Semaphore::new(slots));
+    let serve = |(stream, peer, slot): Accepted| {
+        let (service, shared) = (visitor(peer), common.clone());
+        common.tasks.spawn(async move {
+            connection::serve(stream, service, &shared).await;
+            drop(slot);
+        });
+    };
     let mut wait = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = common.signals.drain.cancelled() => return,
+            () = common.signals.drain.cancelled() => break,
             accepted = next(&listener, &slots, &common) => accepted,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
+            Ok(accepted) => {
                 wait = BACK_OFF.0;
-                let (service, shared) = (visitor(peer), common.clone());
-                common.tasks.spawn(async move {
-                    connection::serve(stream, service, &shared).await;
-                    drop(slot);
-                });
+                serve(accepted);
             }
             Err(error) if concerns_one_connection(&error) => {
                 tracing::debug!(%error, "a connection ended before it was accepted");
             }
             Err(error) => {
-                tracing::warn!(%error, ?wait, "cannot accept connections; trying again");
+                if wait == BACK_OFF.0 {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
                 tokio::select! {
                     () = sleep(wait) => {}
-                    () = common.signals.drain.cancelled() => return,
+                    () = common.signals.drain.cancelled() => break,
                 }
                 wait = (wait * 2).min(BACK_OFF.1);
             }
         }
     }
+    // To these clients the connection stands already.
+    for _ in 0..LAST_ONES {
+        match next(&listener, &slots, &common).now_or_never() {
+            Some(Ok(accepted)) => serve(accepted),
+            _ => break,
+        }
+    }
 }
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// A place first, then the connection: a client that waits in the system's queue costs nothing.
 async fn next(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
     common: &Common,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<Accepted> {
     let slot = match slots.clone().try_acquire_owned() {
         Ok(slot) => slot,
         Err(_) => make_room(slots, common).await?,

@@ -157,7 +157,7 @@ where
                 Poll::Ready(Some(self.take(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                // Whether the framing is broken or the client is gone: if anybody is told, then this.
+                // The framing is broken or the client is gone: if anybody can be told, then this.
                 self.fail(3);
                 Poll::Ready(Some(Err(BodyError::Client(error.into()))))
             }
@@ -321,11 +321,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_body_is_the_clients_doing_and_no_fault_of_its_own() {
+    async fn a_broken_body_is_a_bad_request() {
         let broken = vec![Err(std::io::Error::other("gone"))];
         let (mut body, flow) = body(broken, 100);
         assert!(matches!(body.frame().await, Some(Err(BodyError::Client(_)))));
-        assert_eq!(flow.fault(), None);
+        assert_eq!(flow.fault(), Some(ErrorCode::BadRequest));
         assert!(flow.is_left_unread());
     }
 

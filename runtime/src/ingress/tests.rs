@@ -443,6 +443,18 @@ async fn a_body_over_the_limit_is_refused_by_its_length_or_when_it_gets_there() 
 }
 
 #[tokio::test]
+async fn a_body_whose_framing_is_broken_is_a_bad_request_whatever_the_function_makes_of_it() {
+    let node = Node::start().await;
+    for path in ["/app/echo", "/app/trap-when-cut-off"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+        let answer = node.whole(head + "0x5\r\nhello\r\n0\r\n\r\n").await;
+        assert_eq!(code(&answer), "bad_request", "{path}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    assert_eq!(node.counted("faas_guest_failures_total"), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_body_that_pauses_is_given_up() {
     let node = Node::with_patience(SOON).await;
     let head = "POST /app/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab";

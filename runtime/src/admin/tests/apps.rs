@@ -69,7 +69,7 @@ async fn traffic_moves_and_the_tag_guards_it() {
     for stale in [etag.as_str(), "\"x\"", "W/\"1\"", &format!("W/{newer}"), "\"1\", \"2\""] {
         put(stale, half).await.error(ErrorCode::Conflict);
     }
-    for bad in ["1", "", "\"1", "\u{e9}"] {
+    for bad in ["x", "", "\"1", "\u{e9}", "1,", "-1"] {
         put(bad, half).await.error(ErrorCode::BadRequest);
     }
     for good in [format!("\"0\", {newer}"), "*".to_owned()] {

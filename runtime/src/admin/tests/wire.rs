@@ -210,7 +210,6 @@ async fn a_drain_waits_for_deploys_and_answers_until_then() {
 async fn a_drain_waits_no_longer_than_it_may() {
     let mut node = Node::new().await;
     node.patience.drain = Duration::from_millis(50);
-    node.patience.close = Duration::from_millis(50);
     node.deployer.go.forget_permits(1000);
     let (address, end) = node.listen().await;
     let mut deploying = Client::connect(address).await;
@@ -218,6 +217,8 @@ async fn a_drain_waits_no_longer_than_it_may() {
     deploying.send(&request).await.send("abcde").await;
     node.uploads.recv().await.unwrap().unwrap();
     node.shutdown.drain();
+    let answer = deploying.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("shutting_down"), "{answer}");
     ended(end).await;
     node.deployer.go.add_permits(1);
     assert!(node.functions.get(&"hello".parse().unwrap()).await.is_err(), "it was cut off");

@@ -7,7 +7,7 @@ use super::{
     watch::{Alarm, Seldom, next_alarm},
 };
 use bytes::BytesMut;
-use http::{HeaderValue, Request, header::CONNECTION};
+use http::{HeaderValue, Request, Version, header::CONNECTION};
 use http_body::Body as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -37,6 +37,9 @@ pub(super) async fn run<S: Serve>(
     let io = Io::plain(read, stream, pulse, first).guarded(common.heads, connection);
     let service = service_fn(|request: Request<Incoming>| {
         pulse.called(request.body().size_hint().exact());
+        if request.version() == Version::HTTP_10 {
+            pulse.speaks_http_1_0();
+        }
         let answer = service.serve(request);
         async move {
             let Ok(mut response) = answer.await;
@@ -54,8 +57,8 @@ pub(super) async fn run<S: Serve>(
     let mut drain = false;
     loop {
         let step = |cx: &mut Context<'_>| {
-            if hyper.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
+            if let Poll::Ready(result) = hyper.as_mut().poll(cx) {
+                return Poll::Ready(Err(result));
             }
             // A head that has begun may become a request; it is not cut off half-way.
             if std::mem::take(&mut drain) {
@@ -67,18 +70,22 @@ pub(super) async fn run<S: Serve>(
                     }
                 }
             }
-            alarm.poll(cx).map(Some)
+            alarm.poll(cx).map(Ok)
         };
         match poll_fn(step).await {
-            None => return End::Done,
-            Some(Alarm::Drain) => {
+            // A body that failed, or ended before it should.
+            Err(Err(error)) if error.is_user() || error.is_body_write_aborted() => {
+                return End::Broken;
+            }
+            Err(_) => return End::Done,
+            Ok(Alarm::Drain) => {
                 drain = true;
                 pulse.drain();
                 alarm = watch(true);
             }
-            Some(Alarm::Overdue(overdue)) => return End::Overdue(overdue),
-            Some(Alarm::Squeezed) => return End::Squeezed,
-            Some(Alarm::Reset | Alarm::Cut) => return End::Abrupt,
+            Ok(Alarm::Overdue(overdue)) => return End::Overdue(overdue),
+            Ok(Alarm::Squeezed) => return End::Squeezed,
+            Ok(Alarm::Reset | Alarm::Cut) => return End::Abrupt,
         }
     }
 }

@@ -27,7 +27,7 @@ use std::{convert::Infallible, error::Error, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    time::{timeout, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Room for the first bytes of a connection, which decide its protocol.
 const FIRST_READ: usize = 2048;
+
+/// How long the first bytes of a connection may take when the node drains already.
+const LATE: Duration = Duration::from_millis(100);
 
 /// How much of what a client still sends is read and thrown away before its connection closes.
 const LINGER_BYTES: usize = 1 << 20;
@@ -79,6 +82,8 @@ pub(super) struct Common {
 enum End {
     /// hyper is done with it.
     Done,
+    /// An answer broke off.
+    Broken,
     /// A deadline has passed.
     Overdue(Overdue),
     /// It was idle, and there was need.
@@ -136,7 +141,7 @@ enum Protocol {
 }
 
 /// Reads until the protocol is clear. Silence, half a preface and a node that drains all end the
-/// connection here: nothing was asked yet.
+/// connection here: nothing was asked yet. What was on its way when the drain began may arrive.
 async fn sniff(stream: &TcpStream, common: &Common) -> Option<(Protocol, BytesMut)> {
     let first = timeout(common.patience.first_byte, async {
         let mut first = BytesMut::new();
@@ -156,27 +161,42 @@ async fn sniff(stream: &TcpStream, common: &Common) -> Option<(Protocol, BytesMu
     tokio::select! {
         biased;
         first = first => first.ok().flatten(),
-        () = common.signals.drain.cancelled() => None,
+        () = drained_for_a_while(common) => None,
     }
+}
+
+async fn drained_for_a_while(common: &Common) {
+    common.signals.drain.cancelled().await;
+    sleep(common.patience.closing.min(LATE)).await;
 }
 
 /// Ends a connection so that the client gets what was written. A socket that is closed while it
 /// has unread data resets the connection, and a reset makes the client's system throw away an
 /// answer it has not read yet (RFC 9112 §9.6).
 async fn close<S: Serve>(mut stream: TcpStream, connection: &Connection<'_, S>, end: End) {
+    let pulse = &connection.pulse;
     match end {
-        End::Abrupt | End::Overdue(Overdue::Write | Overdue::Closing) => return,
-        End::Overdue(Overdue::Head) => {
-            // hyper has written nothing for this head. What fits into the socket is enough.
-            let _ = stream.try_write(&connection.service.refuse(ErrorCode::RequestTimeout));
-            connection.pulse.leaves_unread();
-        }
         End::Done | End::Overdue(Overdue::Idle) | End::Squeezed => {}
+        End::Overdue(Overdue::Head) => {
+            // hyper has nothing to say to half a head. What fits into the socket is enough.
+            if !pulse.is_blocked() {
+                let _ = stream.try_write(&connection.service.refuse(ErrorCode::RequestTimeout));
+            }
+            pulse.leaves_unread();
+        }
+        End::Broken | End::Abrupt | End::Overdue(Overdue::Write | Overdue::Closing) => {
+            // To a client that waits for the end of the connection, only a reset says that its
+            // answer is not whole. To one that does not read, it says that nothing more comes.
+            if pulse.is_close_delimited() || end == End::Overdue(Overdue::Write) {
+                let _ = stream.set_zero_linger();
+            }
+            return;
+        }
     }
     if stream.shutdown().await.is_err() {
         return;
     }
-    if connection.pulse.has_unread() && !connection.pulse.is_eof() {
+    if pulse.has_unread() && !pulse.is_eof() {
         tokio::select! {
             () = linger(&stream) => {}
             () = connection.common.signals.cut.cancelled() => {}

@@ -90,6 +90,8 @@ pub(in crate::ingress) struct Pulse {
     draining: AtomicBool,
     eof: AtomicBool,
     unread: AtomicBool,
+    /// The end of an answer may be nothing but the end of the connection.
+    close_delimited: AtomicBool,
 }
 
 impl Pulse {
@@ -103,6 +105,7 @@ impl Pulse {
             draining: AtomicBool::new(false),
             eof: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            close_delimited: AtomicBool::new(false),
         }
     }
 
@@ -134,7 +137,12 @@ impl Pulse {
 
     /// Whether nothing is in flight in either direction.
     pub(super) fn is_idle(&self) -> bool {
-        self.phase() == Phase::Idle && self.blocked.load(Relaxed) == 0 && !self.has_streams()
+        self.phase() == Phase::Idle && !self.is_blocked() && !self.has_streams()
+    }
+
+    /// Whether a write waits for the client to read.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed) != 0
     }
 
     /// A write waits for the client to read.
@@ -210,6 +218,15 @@ impl Pulse {
 
     pub(super) fn is_eof(&self) -> bool {
         self.eof.load(Acquire)
+    }
+
+    /// The client speaks HTTP/1.0: to it an answer of unknown length ends with the connection.
+    pub(super) fn speaks_http_1_0(&self) {
+        self.close_delimited.store(true, Release);
+    }
+
+    pub(super) fn is_close_delimited(&self) -> bool {
+        self.close_delimited.load(Acquire)
     }
 
     /// Something that the client sent, or is still sending, was not read.

@@ -261,7 +261,10 @@ proptest! {
     }
 
     #[test]
-    fn pieces_do_not_matter(text in "[a-c\n]{0,200}", cuts in proptest::collection::vec(1_usize..20, 0..50)) {
+    fn pieces_do_not_matter(
+        text in "[a-c\n]{0,200}",
+        cuts in proptest::collection::vec(1_usize..20, 0..50),
+    ) {
         let (whole, pieced) = (log(1000), log(1000));
         output(&whole, OutputStream::Stdout, &plenty()).write(text.as_bytes());
         let mut out = output(&pieced, OutputStream::Stdout, &plenty());

@@ -59,12 +59,14 @@ async fn a_client_that_does_not_read_loses_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_keeps_its_answer() {
-    let server = Server::start(Patience { write_idle: SOON, ..patience() }).await;
+    let write_idle = Duration::from_millis(500);
+    let server = Server::start(Patience { write_idle, ..patience() }).await;
     let mut client = server.send(get("/endless", "")).await;
     let mut buffer = vec![0; 1 << 20];
-    for _ in 0..30 {
+    let since = std::time::Instant::now();
+    while since.elapsed() < write_idle * 2 {
         assert!(soon(client.0.read(&mut buffer)).await.unwrap() > 0);
-        tokio::time::sleep(SOON / 10).await;
+        tokio::time::sleep(write_idle / 50).await;
     }
 }
 
@@ -246,4 +248,45 @@ async fn an_idle_connection_makes_room_for_a_new_one_and_a_busy_one_does_not() {
     assert_eq!(idle.rest().await, "");
     server.go.notify_one();
     busy.until("waited").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_does_not_look_whole() {
+    let server = Server::start(patience()).await;
+    let mut new = server.send(get("/breaks", "")).await;
+    new.until("3\r\nabc\r\n").await;
+    server.go.notify_one();
+    assert_eq!(new.rest().await, "");
+    // An answer to HTTP/1.0 has no end but that of the connection.
+    let mut old = server.send("GET /breaks HTTP/1.0\r\n\r\n").await;
+    old.until("abc").await;
+    server.go.notify_one();
+    let end = soon(old.0.read_to_end(&mut Vec::new())).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    server.empty().await;
+}
+
+#[tokio::test]
+async fn a_client_may_go_away_at_any_byte() {
+    let server = Server::start(patience()).await;
+    let chunked = "POST /stream-echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let all = [
+        get("/a", ""),
+        chunked.to_owned() + "5\r\nhello\r\n0\r\n\r\n",
+        post("/echo", "body"),
+        get("/never", ""),
+        get("/b", ""),
+    ]
+    .concat();
+    for end in 0..=all.len() {
+        let part = &all.as_bytes()[..end];
+        let client = server.send(part).await;
+        tokio::task::yield_now().await;
+        client.reset();
+        // One that only closes looks like one that waits, so that it must not ask for /never.
+        let upto = all.find("GET /never").unwrap().min(end);
+        let closes = server.send(&all.as_bytes()[..upto]).await;
+        drop(closes);
+    }
+    server.empty().await;
 }

@@ -161,3 +161,15 @@ async fn a_cut_drops_streams() {
     server.empty().await;
     assert!(soon(never).await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_reset() {
+    let server = Server::start(patience()).await;
+    let mut client = connect(&server).await;
+    let response = soon(client.sender.send_request(request("/breaks", ""))).await.unwrap();
+    let mut body = response.into_body();
+    assert_eq!(soon(body.frame()).await.unwrap().unwrap().into_data().unwrap(), "abc");
+    server.go.notify_one();
+    assert!(soon(body.frame()).await.unwrap().is_err());
+    assert_eq!(answer(&mut client.sender, "/a", "").await, "/a");
+}

@@ -8,6 +8,7 @@ mod refused;
 
 use super::*;
 use crate::ingress::accept;
+use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use std::{
@@ -158,7 +159,8 @@ impl Drop for Ended {
     }
 }
 
-type TestBody = UnsyncBoxBody<Bytes, hyper::Error>;
+type TestError = Box<dyn Error + Send + Sync>;
+type TestBody = UnsyncBoxBody<Bytes, TestError>;
 
 fn text(text: impl Into<Bytes>) -> Response<TestBody> {
     Response::new(Full::new(text.into()).map_err(|never| match never {}).boxed_unsync())
@@ -182,7 +184,7 @@ impl Serve for Service {
                     Err(error) => text(format!("body: {error}")),
                 },
                 "/stream-echo" => {
-                    Response::new(request.into_body().map_frame(|frame| frame).boxed_unsync())
+                    Response::new(request.into_body().map_err(TestError::from).boxed_unsync())
                 }
                 "/never" => std::future::pending().await,
                 "/wait" => {
@@ -196,6 +198,15 @@ impl Serve for Service {
                         Ok(Frame::data(piece.clone()))
                     });
                     return Ok(Response::new(StreamBody::new(pieces).boxed_unsync()));
+                }
+                "/breaks" => {
+                    let breaks = async move {
+                        go.notified().await;
+                        Err::<Frame<Bytes>, TestError>("it broke".into())
+                    };
+                    let first = futures::stream::iter([Ok(Frame::data(Bytes::from("abc")))]);
+                    let pieces = first.chain(futures::stream::once(breaks));
+                    Response::new(StreamBody::new(pieces).boxed_unsync())
                 }
                 path => text(path.to_owned()),
             };
