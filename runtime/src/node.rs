@@ -97,7 +97,11 @@ pub async fn run(
 
     let follow = tokio::spawn({
         let (functions, rev) = (node.functions.clone(), node.rev);
-        async move { functions.follow(rev).await }
+        async move {
+            if let Err(error) = functions.follow(rev).await {
+                tracing::error!(%error, "changes by others are not followed");
+            }
+        }
     });
     let sweep = tokio::spawn({
         let deployer = node.deployer.clone();
@@ -121,8 +125,12 @@ pub async fn run(
         // Never first: it ends only after everything else was told to.
         () = async { told.await; std::future::pending().await } => {}
     }
-    follow.abort();
-    sweep.abort();
+    // Both hold the records open; those are closed in order, which leaves one file and no log.
+    for task in [follow, sweep] {
+        task.abort();
+        let _ = task.await;
+    }
+    drop(node);
     Ok(())
 }
 

@@ -318,7 +318,12 @@ fn inspect_says_what_a_file_is() {
         assert_eq!(found["kind"], guest.kind(), "{found}");
         assert_eq!(found["size"], guest.wasm().len());
         let text = run(&node, &format!("inspect {file}")).expect(0).stdout;
-        assert!(text.contains(guest.kind()), "{text}");
+        let kind = match guest {
+            Guest::Http03 => "wasi:http/handler@0.3",
+            Guest::Http02 => "wasi:http/incoming-handler@0.2",
+            Guest::Cgi01 | Guest::Cgi02 => "CGI",
+        };
+        assert!(text.contains(kind), "{text}");
         let word = if guest == Guest::Cgi01 { "wasi_snapshot_preview1" } else { "wasi:" };
         assert!(text.contains(word), "{text}");
     }
@@ -344,7 +349,7 @@ fn flags_before_variables() {
     let token = node.token();
     // A variable, and a flag that wins over it.
     let list = cli(&["list"]).env("FAAS_SERVER", &admin).env("FAAS_TOKEN", &token);
-    assert_eq!(list.run().expect(0).stderr, "");
+    list.run().expect(0);
     let flag = cli(&["list", "--server", &admin]).env("FAAS_SERVER", nobody);
     flag.env("FAAS_TOKEN", &token).run().expect(0);
     let flag = cli(&["list", "--token", &token]).env("FAAS_SERVER", &admin);

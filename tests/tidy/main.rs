@@ -1,6 +1,13 @@
 //! Rules of this repository that no compiler checks: sizes, who may name whom, and documents that
 //! tell the truth.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test program; its helpers stand outside of `#[test]` functions"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

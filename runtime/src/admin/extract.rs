@@ -42,13 +42,11 @@ impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
 }
 
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
-    RawPathParams::from_request_parts(parts, state)
-        .await
-        .map_err(|_| {
-            ApiError::new(ErrorCode::InvalidName)
-                .detail("the path is not UTF-8")
-                .hint("a name has only a-z, 0-9 and -")
-        })
+    RawPathParams::from_request_parts(parts, state).await.map_err(|_| {
+        ApiError::new(ErrorCode::InvalidName)
+            .detail("the path is not UTF-8")
+            .hint("a name has only a-z, 0-9 and -")
+    })
 }
 
 /// A segment of the path, percent-decoded, as a name.

@@ -71,12 +71,11 @@ impl Body for GuestBody {
             }
             State::Streaming(streaming) => {
                 let frame = ready!(streaming.poll_frame(cx));
-                if !matches!(frame, Some(Ok(_))) {
-                    if let State::Streaming(streaming) =
+                if !matches!(frame, Some(Ok(_)))
+                    && let State::Streaming(streaming) =
                         std::mem::replace(&mut self.0, State::Ended)
-                    {
-                        streaming.end(matches!(frame, Some(Err(_))));
-                    }
+                {
+                    streaming.end(matches!(frame, Some(Err(_))));
                 }
                 Poll::Ready(frame)
             }

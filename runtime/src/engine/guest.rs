@@ -22,16 +22,19 @@ pub(super) type GuestFuture = Pin<Box<dyn Future<Output = Result<(), InvokeError
 /// Where a guest leaves the head of its response. Guest and reader run in one task, so looking
 /// after each poll is enough and nobody needs waking.
 #[derive(Clone, Default)]
-pub(super) struct HeadSlot(Arc<Mutex<Option<Result<Response<WasiBody>, InvokeError>>>>);
+pub(super) struct HeadSlot(Arc<Mutex<Option<Head>>>);
+
+/// The head of a response with a body to come, or why there is none.
+type Head = Result<Response<WasiBody>, InvokeError>;
 
 impl HeadSlot {
     /// Leaves the head.
-    pub(super) fn set(&self, head: Result<Response<WasiBody>, InvokeError>) {
+    pub(super) fn set(&self, head: Head) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
     }
 
     /// Takes the head, if it is there.
-    pub(super) fn take(&self) -> Option<Result<Response<WasiBody>, InvokeError>> {
+    pub(super) fn take(&self) -> Option<Head> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -16,10 +16,11 @@
 //! Before the guest runs a request does no I/O but reading itself, spawns no task, arms no timer
 //! and takes no lock.
 //!
-//! Residue, known and accepted: a client that closes its connection without a reset looks like
-//! one that has only finished sending, so its guest runs until it writes; what the `h2` crate
-//! answers by itself (a header list over its limit, a malformed stream) has no body of ours; a
-//! bare LF inside the trailers of a chunked request is a line end for hyper.
+//! Known and accepted: a client that closes its connection without a reset looks like one that has
+//! only finished sending, so its guest runs until it writes. What the `h2` crate answers by itself
+//! – a header list over its limit, a malformed stream – has no body of ours. A bare LF inside the
+//! trailers of a chunked request is a line end for hyper, which changes no framing. A bad head that
+//! comes while the answer before it still waits to be written gets hyper's own words.
 
 mod accept;
 mod access_log;

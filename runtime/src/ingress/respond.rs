@@ -128,11 +128,6 @@ pub(super) fn clean(
             parts.headers.remove(header::CONTENT_LENGTH);
             Ok(Content::None)
         }
-        // RFC 9110 §15.3.6: it has no content, and says so.
-        StatusCode::RESET_CONTENT => {
-            parts.headers.insert(header::CONTENT_LENGTH, 0.into());
-            Ok(Content::None)
-        }
         StatusCode::NOT_MODIFIED => Ok(Content::None),
         _ if method == Method::HEAD => {
             if let (None, Some(length @ 1..)) = (declared, size.exact()) {

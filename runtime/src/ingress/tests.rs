@@ -32,6 +32,10 @@ struct Seen {
     function: FunctionMetrics,
     log: Mutex<Vec<LogSource>>,
     logged: Notify,
+    /// `/slow` or `/never` has begun.
+    begun: Notify,
+    /// Lets `/slow` answer.
+    go: Notify,
 }
 
 struct Fake(Arc<Seen>);
@@ -100,9 +104,13 @@ impl Backend for Fake {
             "/trap" => Err(InvokeError::Trap("secret".into())),
             "/busy" => Err(InvokeError::Overloaded { pool_size: 1, queued: 2 }),
             "/panic" => panic!("secret"),
-            "/never" => std::future::pending().await,
+            "/never" => {
+                self.0.begun.notify_one();
+                std::future::pending().await
+            }
             "/slow" => {
-                tokio::time::sleep(SOON).await;
+                self.0.begun.notify_one();
+                self.0.go.notified().await;
                 Ok(full("slow"))
             }
             "/stream" => Ok(streamed(vec![data("a"), data("b")], &[])),
@@ -176,6 +184,8 @@ impl Node {
             metrics: metrics.clone(),
             log: Mutex::default(),
             logged: Notify::new(),
+            begun: Notify::new(),
+            go: Notify::new(),
         });
         let common = Arc::new(common(&config));
         let shared = Arc::new(Shared {
@@ -475,7 +485,7 @@ async fn a_client_whose_body_nobody_reads_is_told_to_close() {
 async fn every_request_is_counted_once_however_it_ends() {
     let node = Node::start().await;
     let client = node.client("GET /app/never HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    tokio::time::sleep(SOON).await;
+    soon(node.seen.begun.notified()).await;
     client.set_zero_linger().unwrap();
     drop(client);
     match node.logged().await {
@@ -506,9 +516,13 @@ async fn every_request_is_counted_once_however_it_ends() {
 async fn a_drain_loses_nothing_and_a_stop_cuts_off() {
     let node = Node::start().await;
     let mut slow = node.client("GET /app/slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    soon(node.seen.begun.notified()).await;
     let never = node.client("GET /app/never HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    tokio::time::sleep(SOON / 2).await;
+    soon(node.seen.begun.notified()).await;
     node.shutdown.drain();
+    // The connection learns of it before the answer is there.
+    tokio::time::sleep(SOON).await;
+    node.seen.go.notify_one();
     let mut answer = String::new();
     soon(slow.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.ends_with("slow") && answer.contains("connection: close\r\n"), "{answer}");

@@ -27,7 +27,7 @@ use std::{convert::Infallible, error::Error, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    time::{sleep, timeout, timeout_at},
+    time::{sleep, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Room for the first bytes of a connection, which decide its protocol.
 const FIRST_READ: usize = 2048;
+
+/// A connection that is younger has not been silent, however few bytes it has sent.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How long the first bytes of a connection may take when the node drains already.
 const LATE: Duration = Duration::from_millis(100);
@@ -143,7 +146,7 @@ enum Protocol {
 /// Reads until the protocol is clear. Silence, half a preface and a node that drains all end the
 /// connection here: nothing was asked yet. What was on its way when the drain began may arrive.
 async fn sniff(stream: &TcpStream, common: &Common) -> Option<(Protocol, BytesMut)> {
-    let first = timeout(common.patience.first_byte, async {
+    let first = async {
         let mut first = BytesMut::new();
         loop {
             stream.readable().await.ok()?;
@@ -157,11 +160,22 @@ async fn sniff(stream: &TcpStream, common: &Common) -> Option<(Protocol, BytesMu
                 Err(_) => return None,
             }
         }
-    });
+    };
     tokio::select! {
         biased;
-        first = first => first.ok().flatten(),
+        first = first => first,
+        () = silent_for_too_long(common) => None,
         () = drained_for_a_while(common) => None,
+    }
+}
+
+/// A silent connection ends when its time is up, or sooner when there is need of its place.
+async fn silent_for_too_long(common: &Common) {
+    let limit = common.patience.first_byte;
+    sleep(limit.min(FRESH)).await;
+    tokio::select! {
+        () = sleep(limit.saturating_sub(FRESH)) => {}
+        () = common.signals.squeeze.notified() => {}
     }
 }
 

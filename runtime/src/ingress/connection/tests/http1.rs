@@ -251,6 +251,17 @@ async fn an_idle_connection_makes_room_for_a_new_one_and_a_busy_one_does_not() {
 }
 
 #[tokio::test]
+async fn silent_connections_make_room_too() {
+    let server = Server::with_slots(patience(), 2).await;
+    let (mut silent, mut slow) = (server.connect().await, server.send("P").await);
+    server.send(get("/a", "")).await.until("/a").await;
+    tokio::select! {
+        end = silent.rest() => assert_eq!(end, ""),
+        end = slow.rest() => assert_eq!(end, ""),
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_does_not_look_whole() {
     let server = Server::start(patience()).await;
     let mut new = server.send(get("/breaks", "")).await;

@@ -19,6 +19,7 @@ use tokio::{
     io::AsyncReadExt,
     net::TcpListener,
     sync::{Notify, mpsc},
+    time::timeout,
 };
 
 /// Long enough that a test fails rather than hangs.
