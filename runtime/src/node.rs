@@ -17,7 +17,7 @@ use crate::{
 };
 use std::{
     collections::HashMap, fmt::Display, io, net::SocketAddr, path::PathBuf, process::ExitCode,
-    sync::Arc,
+    sync::Arc, time::Duration,
 };
 use tokio::net::TcpListener;
 
@@ -149,9 +149,7 @@ struct Node {
 
 impl Node {
     async fn open(config: &Config, ingress: SocketAddr) -> Result<Self, RunError> {
-        let path = config.resolved_data_dir();
-        let data_dir = tokio::task::spawn_blocking(move || DataDir::open(&path));
-        let data_dir = data_dir.await.map_err(failed)??;
+        let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
@@ -225,6 +223,24 @@ impl Node {
             apps: self.functions.snapshot().load().len(),
             token_file: self.data_dir.token_file().to_owned(),
         })
+    }
+}
+
+/// A child that was being started when the last server was killed may hold its lock for a moment.
+async fn open_data_dir(path: PathBuf) -> Result<DataDir, RunError> {
+    const ATTEMPTS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut attempt = 1;
+    loop {
+        let path = path.clone();
+        let opened = tokio::task::spawn_blocking(move || DataDir::open(&path));
+        match opened.await.map_err(failed)? {
+            Err(DataDirError::InUse { .. }) if attempt < ATTEMPTS => {
+                attempt += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
     }
 }
 

@@ -361,7 +361,4 @@ fn flags_before_variables() {
     let lost = cli(&["list"]).env("FAAS_SERVER", &admin).run();
     assert_eq!(lost.code, 3, "{lost:?}");
     assert!(lost.stderr.contains("token"), "{lost:?}");
-    // An address beyond this machine never gets the token of this one.
-    let away = node.cli(["list", "--server", "http://192.0.2.1:1"]).run();
-    assert_eq!(away.code, 3, "{away:?}");
 }

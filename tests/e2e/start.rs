@@ -1,13 +1,13 @@
 //! What keeps a node from starting: a clear message, an exit code, and never silent emptiness.
 
-use faas_tests::{Cli, Node, artifacts::says, eventually};
+use faas_tests::{Cli, Connection, Node, Request, artifacts::says, eventually};
 use rustix::process::Signal;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Child,
     time::Duration,
 };
@@ -219,42 +219,80 @@ fn a_database_that_is_none() {
 #[test]
 fn a_database_with_a_changed_byte() {
     let node = used();
-    let file = node.data_dir().join("state.db");
-    let names = ["state.db", "state.db-wal", "state.db-shm"];
-    let saved = names.map(|name| fs::read(node.data_dir().join(name)).ok());
-    let restore = || {
-        for (name, bytes) in names.iter().zip(&saved) {
-            let path = node.data_dir().join(name);
-            match bytes {
-                Some(bytes) => fs::write(path, bytes).unwrap(),
-                None => drop(fs::remove_file(path)),
-            }
-        }
-    };
-    let good = fs::read(&file).unwrap();
-    let (mut noticed, mut place) = (0, 7_usize);
+    let saved = Saved::of(&node);
+    let good = fs::read(node.data_dir().join("state.db")).unwrap();
+    // Most of the file is nothing but zeros.
+    let filled: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+    let mut noticed = 0;
     for round in 0..24 {
-        restore();
-        place = place.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        let at = filled[round * filled.len() / 24];
         let mut bytes = good.clone();
-        let at = place % bytes.len();
         bytes[at] ^= 1 << (round % 8);
-        fs::write(&file, bytes).unwrap();
-        match Started::of(&node) {
-            Started::Runs(mut child, ingress) => {
-                let answer =
-                    faas_tests::Connection::open(ingress).ask(&faas_tests::Request::get("/good/"));
-                end(&mut child);
-                assert_eq!(answer.text().trim(), "good", "byte {at}: {answer:?}");
-            }
-            Started::Refused(code, said) => {
-                noticed += 1;
-                assert_eq!(code, Some(1), "byte {at}: {said}");
-                assert!(said.contains("state.db"), "byte {at}: {said}");
+        saved.restore();
+        fs::write(node.data_dir().join("state.db"), bytes).unwrap();
+        noticed += u32::from(is_noticed_or_harmless(&node, at));
+    }
+    assert!(noticed > 0, "not one of 24 changes was noticed");
+}
+
+/// The same for the log beside it, which holds what was acknowledged last: here the change is in
+/// the first of three deploys, so that it cannot be the end of a write that broke off.
+#[test]
+fn a_log_with_a_changed_byte() {
+    let mut node = Node::start();
+    for app in ["good", "second", "third"] {
+        node.deploy(app, &says("good"));
+    }
+    node.kill();
+    let saved = Saved::of(&node);
+    let log = node.data_dir().join("state.db-wal");
+    let good = fs::read(&log).expect("a node that was killed leaves its log");
+    for round in 0..6 {
+        let at = good.len() / 8 + round * good.len() / 16;
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << round;
+        saved.restore();
+        fs::write(&log, bytes).unwrap();
+        is_noticed_or_harmless(&node, at);
+    }
+}
+
+/// The database and what stands beside it, to be put back.
+struct Saved(Vec<(PathBuf, Option<Vec<u8>>)>);
+
+impl Saved {
+    fn of(node: &Node) -> Self {
+        let names = ["state.db", "state.db-wal", "state.db-shm"];
+        let files = names.map(|name| node.data_dir().join(name));
+        Self(files.map(|file| (file.clone(), fs::read(&file).ok())).into())
+    }
+
+    fn restore(&self) {
+        for (file, bytes) in &self.0 {
+            match bytes {
+                Some(bytes) => fs::write(file, bytes).unwrap(),
+                // It may not be there now either.
+                None => drop(fs::remove_file(file)),
             }
         }
     }
-    assert!(noticed > 0, "not one of 24 changes was noticed");
+}
+
+/// Starts a node: it refuses and says why, which is `true`, or it has its app.
+fn is_noticed_or_harmless(node: &Node, at: usize) -> bool {
+    match Started::of(node) {
+        Started::Runs(mut child, ingress) => {
+            let answer = Connection::open(ingress).ask(&Request::get("/good/"));
+            end(&mut child);
+            assert_eq!(answer.text().trim(), "good", "lost without a word, byte {at}: {answer:?}");
+            false
+        }
+        Started::Refused(code, said) => {
+            assert_eq!(code, Some(1), "byte {at}: {said}");
+            assert!(said.contains("state.db"), "byte {at}: {said}");
+            true
+        }
+    }
 }
 
 /// How a start ended.

@@ -45,7 +45,7 @@ async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathP
     RawPathParams::from_request_parts(parts, state).await.map_err(|_| {
         ApiError::new(ErrorCode::InvalidName)
             .detail("the path is not UTF-8")
-            .hint("a name has only a-z, 0-9 and -")
+            .hint("names have a-z, 0-9 and - only")
     })
 }
 

@@ -48,6 +48,13 @@ impl CodeCache {
         let engine_hash = format!("{:016x}", hasher.finish());
         let dir = root.join(&engine_hash);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        // What compile processes of a node that was killed were writing.
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(path)?;
+            }
+        }
         Ok(Self { dir, engine_hash, key })
     }
 

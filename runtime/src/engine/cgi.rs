@@ -58,6 +58,7 @@ where
             body,
             rest: Bytes::new(),
             done: false,
+            error: None,
         })))),
         stdout: Box::new(Output(writer.clone())),
         log,
@@ -164,22 +165,35 @@ struct Reader {
     body: UnsyncBoxBody<Bytes, io::Error>,
     rest: Bytes,
     done: bool,
+    /// Why it ended early; told by the next read, so that half a body never looks whole.
+    error: Option<io::Error>,
 }
 
 impl Reader {
     /// Ready when there is data, or no more will come. Trailers have no place in CGI.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.rest.is_empty() && !self.done {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => {
                     self.done = true;
-                    return Poll::Ready(Err(error));
+                    self.error = Some(error);
                 }
                 None => self.done = true,
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
+    }
+
+    /// What there is, up to `size` bytes.
+    fn take(&mut self, size: usize) -> io::Result<Bytes> {
+        match self.error.take() {
+            Some(error) if self.rest.is_empty() => Err(error),
+            error => {
+                self.error = error;
+                Ok(self.rest.split_to(size.min(self.rest.len())))
+            }
+        }
     }
 }
 
@@ -208,8 +222,7 @@ impl StdinStream for Stdin {
 #[async_trait]
 impl Pollable for Stdin {
     async fn ready(&mut self) {
-        // An error shows as the end of the input, as a broken pipe would.
-        let _ = std::future::poll_fn(|cx| self.with(|reader| reader.poll_fill(cx))).await;
+        std::future::poll_fn(|cx| self.with(|reader| reader.poll_fill(cx))).await;
     }
 }
 
@@ -218,14 +231,12 @@ impl InputStream for Stdin {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
         self.with(|reader| {
             let mut cx = Context::from_waker(std::task::Waker::noop());
-            if let Poll::Ready(Err(error)) = reader.poll_fill(&mut cx) {
-                return Err(StreamError::LastOperationFailed(error.into()));
-            }
-            if reader.done && reader.rest.is_empty() {
+            let _ = reader.poll_fill(&mut cx);
+            let ended = reader.done && reader.rest.is_empty() && reader.error.is_none();
+            if ended {
                 return Err(StreamError::Closed);
             }
-            let size = size.min(reader.rest.len());
-            Ok(reader.rest.split_to(size))
+            reader.take(size).map_err(|error| StreamError::LastOperationFailed(error.into()))
         })
     }
 }
@@ -237,9 +248,8 @@ impl AsyncRead for Stdin {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.with(|reader| {
-            ready!(reader.poll_fill(cx))?;
-            let size = reader.rest.len().min(buffer.remaining());
-            buffer.put_slice(&reader.rest.split_to(size));
+            ready!(reader.poll_fill(cx));
+            buffer.put_slice(&reader.take(buffer.remaining())?);
             Poll::Ready(Ok(()))
         })
     }

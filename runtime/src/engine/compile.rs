@@ -77,6 +77,7 @@ impl Compiler {
             output: cache.temporary(digest),
             flavor,
             component,
+            host: rustix::process::getpid().as_raw_pid(),
             cpu_s: self.cpu_s,
             memory_bytes: self.memory_bytes,
         };

@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) flavor: Flavor,
     /// Whether it is a component, or a core module.
     pub(super) component: bool,
+    /// The process id of the host.
+    pub(super) host: i32,
     /// The most CPU time, in seconds.
     pub(super) cpu_s: u64,
     /// The most address space, in bytes.
@@ -68,6 +70,11 @@ fn limit(job: &Job) -> io::Result<()> {
     setrlimit(Resource::As, at_most(job.memory_bytes))?;
     setrlimit(Resource::Cpu, at_most(job.cpu_s))?;
     setrlimit(Resource::Core, at_most(0))?;
+    // A host that is gone wants nothing any more, and its successor may write the same file.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid().map(|pid| pid.as_raw_pid()) != Some(job.host) {
+        return Err(io::Error::other("the host is gone"));
+    }
     // Requests come first. That it may fail changes nothing else.
     let _ = rustix::process::nice(10);
     Ok(())

@@ -128,6 +128,11 @@ pub(super) fn clean(
             parts.headers.remove(header::CONTENT_LENGTH);
             Ok(Content::None)
         }
+        // RFC 9110 §15.3.6: it has no content, and says so.
+        StatusCode::RESET_CONTENT => {
+            parts.headers.insert(header::CONTENT_LENGTH, 0.into());
+            Ok(Content::None)
+        }
         StatusCode::NOT_MODIFIED => Ok(Content::None),
         _ if method == Method::HEAD => {
             if let (None, Some(length @ 1..)) = (declared, size.exact()) {
@@ -250,6 +255,7 @@ mod tests {
             (Method::GET, 200, vec![length], None, Content::Exactly(5)),
             (Method::GET, 999, vec![], None, Content::Any),
             (Method::GET, 204, vec![], Some(5), Content::None),
+            (Method::GET, 205, vec![], Some(5), Content::None),
             (Method::GET, 304, vec![length], Some(0), Content::None),
             (Method::HEAD, 200, vec![length], Some(0), Content::None),
             (Method::HEAD, 200, vec![length], None, Content::None),
@@ -260,6 +266,7 @@ mod tests {
         }
         assert_eq!(cleaned(Method::HEAD, 200, &[], Some(7)).1["content-length"], "7");
         assert!(cleaned(Method::GET, 204, &[length], Some(5)).1.is_empty());
+        assert_eq!(cleaned(Method::GET, 205, &[length], Some(5)).1["content-length"], "0");
     }
 
     #[test]

@@ -145,6 +145,7 @@ async fn names_that_are_none_say_why() {
             let body = node.ask(method, &path).await.error(ErrorCode::InvalidName);
             let detail = body.detail.unwrap();
             assert!(detail.contains(why), "{name}: {detail}");
+            assert!(body.hint.is_some(), "{name}");
         }
     }
     for version in ["1", "v0", "v01", "latest", "v4294967296"] {
