@@ -368,4 +368,9 @@ fn an_answer_made_of_half_a_body_is_not_whole() {
         .collect();
     assert!(whole.is_empty(), "a whole answer to half a body: {whole:?}");
     node.idle();
+    // What the guest made of it is not the guest's fault.
+    let asked = (Guest::ALL.len() * BROKEN.len()) as f64;
+    let told = || (node.metrics().sum("faas_requests_total", &[]) >= asked).then_some(());
+    eventually("every request is in the books", PATIENCE, told);
+    assert_eq!(node.metrics().sum("faas_guest_failures_total", &[]), 0.0);
 }

@@ -114,7 +114,8 @@ impl Compiler {
             .spawn()
             .map_err(failed)?;
         let Ok(ended) = timeout(self.patience, converse(&mut child, &job_text)).await else {
-            // Dropping the child ends it.
+            // Before anybody is told: what was refused runs no longer.
+            child.kill().await.map_err(failed)?;
             return Err(CompileError::OverLimit(format!(
                 "compiling it takes more than {} s (limit `deploy.compile_timeout_s`)",
                 self.patience.as_secs()

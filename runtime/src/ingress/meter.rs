@@ -135,6 +135,16 @@ impl<F: Function> Ticket<F> {
         self.failure = failure;
     }
 
+    /// There is an answer, but only half of it.
+    fn breaks_off(&mut self, error: &InvokeError) {
+        self.complete = true;
+        match self.flow.as_ref().and_then(|flow| flow.fault()) {
+            // Whatever the guest made of a body that failed: the client is at fault.
+            Some(code) => self.fails(code, None),
+            None => self.fails(error.code(), Some(error.clone())),
+        }
+    }
+
     fn settle(&mut self) {
         let duration = self.started.elapsed();
         if self.status == 0 {
@@ -236,6 +246,8 @@ enum Source<B> {
     Guest(Guest<B>),
     /// The node wrote it.
     Own(Bytes),
+    /// It has failed, and says so when it is polled next.
+    Failed(InvokeError),
     /// Nothing, or nothing more.
     Done,
 }
@@ -280,7 +292,7 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let Source::Guest(guest) = &mut self.source else {
-            return Poll::Ready(self.take_own().map(Ok));
+            return Poll::Ready(self.take_rest());
         };
         let polled = match guest.poll(cx) {
             Poll::Pending => return Poll::Pending,
@@ -292,9 +304,12 @@ where
                 self.ticket.complete = guest.is_end() || guest.owes == Some(0);
             }
             Some(Err(error)) => {
-                self.ticket.fails(error.code(), Some(error.clone()));
-                self.ticket.complete = true;
-                self.source = Source::Done;
+                self.ticket.breaks_off(error);
+                self.source = Source::Failed(error.clone());
+                // A body that fails makes hyper drop what it has not sent yet, even the head. It
+                // sends when the body has nothing: so first there is nothing.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             None => {
                 self.ticket.complete = true;
@@ -304,13 +319,15 @@ where
         Poll::Ready(polled)
     }
 
-    fn take_own(&mut self) -> Option<Frame<Bytes>> {
+    /// What the guest has no part in.
+    fn take_rest(&mut self) -> Option<Result<Frame<Bytes>, InvokeError>> {
         match std::mem::replace(&mut self.source, Source::Done) {
             Source::Own(bytes) if !bytes.is_empty() => {
                 self.ticket.sent = bytes.len() as u64;
                 self.ticket.complete = true;
-                Some(Frame::data(bytes))
+                Some(Ok(Frame::data(bytes)))
             }
+            Source::Failed(error) => Some(Err(error)),
             _ => None,
         }
     }
@@ -424,6 +441,7 @@ where
         match &self.source {
             Source::Guest(guest) => guest.is_end(),
             Source::Own(bytes) => bytes.is_empty(),
+            Source::Failed(_) => false,
             Source::Done => true,
         }
     }
@@ -433,6 +451,7 @@ where
         match &self.source {
             Source::Guest(guest) => guest.body.size_hint(),
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Failed(_) => SizeHint::default(),
             Source::Done => SizeHint::with_exact(0),
         }
     }

@@ -1,5 +1,6 @@
 //! An SQLite file: opening, checking, migrating, and what its errors mean.
 
+use super::wal;
 use crate::storage::{
     StorageError,
     files::{create_private_file, failed, size_of, sync_dir},
@@ -125,6 +126,7 @@ pub(super) fn open_writer(path: &Path, may_begin: bool) -> Result<Connection, St
     if begins {
         create(path).map_err(|error| failed("create", path, &error))?;
     }
+    wal::check(&log).map_err(|fault| fault.explain(path))?;
     prepare_writer(path, may_begin).map_err(|fault| fault.explain(path))
 }
 

@@ -7,6 +7,7 @@
 //! | [`readers`] | the connections that read from it |
 //! | [`documents`] | the statements, and the checksum of every document |
 //! | [`database`] | opening, checking and migrating an SQLite file; what its errors mean |
+//! | [`wal`] | whether SQLite's log was damaged, which SQLite takes for its end |
 //! | [`blobs`] | `Blobs` as files named by their digest |
 
 mod blobs;
@@ -16,6 +17,7 @@ mod readers;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 pub(crate) use blobs::EmbeddedBlobs;
