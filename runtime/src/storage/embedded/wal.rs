@@ -14,8 +14,10 @@
 
 use super::database::Fault;
 use std::{
+    array,
     fs::File,
     io::{self, BufReader, ErrorKind, Read},
+    ops::RangeInclusive,
     path::Path,
 };
 
@@ -24,7 +26,7 @@ const FRAME_HEADER: usize = 24;
 /// What the header begins with. Its last bit says how checksums read the data.
 const MAGIC: u32 = 0x377f_0682;
 const BIG_ENDIAN: u32 = MAGIC | 1;
-const PAGE_SIZES: std::ops::RangeInclusive<u32> = 512..=65536;
+const PAGE_SIZES: RangeInclusive<u32> = 512..=65536;
 
 /// Refuses a log that was damaged after it was written. A missing one is fine.
 pub(super) fn check(log: &Path) -> Result<(), Fault> {
@@ -49,26 +51,29 @@ fn damage(mut log: impl Read) -> io::Result<Option<String>> {
     if !fill(&mut log, &mut header)? {
         return Ok(None);
     }
-    let (sums, page_size) = (Sums { big_endian: word(&header, 0) == BIG_ENDIAN }, word(&header, 8));
-    let sound = matches!(word(&header, 0), MAGIC | BIG_ENDIAN)
+    let [magic, _, page_size, _, salt, other_salt, sum, other_sum] = words(&header);
+    let sums = Sums { big_endian: magic == BIG_ENDIAN };
+    let (summed, _) = header.split_at(HEADER - 8);
+    let sound = matches!(magic, MAGIC | BIG_ENDIAN)
         && PAGE_SIZES.contains(&page_size)
-        && sums.of((0, 0), &header[..24]) == pair(&header, 24);
+        && sums.of((0, 0), summed) == (sum, other_sum);
     if !sound {
         // It is synced before the first frame is written.
         let frames = fill(&mut log, &mut [0; FRAME_HEADER])?;
         return Ok(frames.then(|| "the header".to_owned()));
     }
     let mut frame = vec![0; FRAME_HEADER + page_size as usize];
-    let mut before = Before { sum: pair(&header, 24), committed: false };
+    let mut before = Before { sum: (sum, other_sum), committed: false };
     let mut misfit = None;
     for number in 1_u64.. {
         if !fill(&mut log, &mut frame)? {
             break;
         }
         let (head, page) = frame.split_at(FRAME_HEADER);
-        let of_this_log = pair(head, 8) == pair(&header, 16);
-        let follows =
-            of_this_log && sums.of(sums.of(before.sum, &head[..8]), page) == pair(head, 16);
+        let [_, commit, a, b, sum, other_sum] = words(head);
+        let of_this_log = (a, b) == (salt, other_salt);
+        let (summed, _) = head.split_at(8);
+        let follows = of_this_log && sums.of(sums.of(before.sum, summed), page) == (sum, other_sum);
         match misfit {
             None if follows => {}
             None => misfit = Some(number),
@@ -77,8 +82,7 @@ fn damage(mut log: impl Read) -> io::Result<Option<String>> {
             }
             Some(_) => {}
         }
-        let committed = of_this_log && word(head, 4) != 0;
-        before = Before { sum: pair(head, 16), committed };
+        before = Before { sum: (sum, other_sum), committed: of_this_log && commit != 0 };
     }
     Ok(None)
 }
@@ -106,12 +110,10 @@ impl Sums {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_be_bytes(*word))
-}
-
-fn pair(bytes: &[u8], at: usize) -> (u32, u32) {
-    (word(bytes, at), word(bytes, at + 4))
+/// The numbers a header consists of.
+fn words<const N: usize>(header: &[u8]) -> [u32; N] {
+    let (words, _) = header.as_chunks::<4>();
+    array::from_fn(|at| words.get(at).map_or(0, |word| u32::from_be_bytes(*word)))
 }
 
 /// Reads exactly as much as fits, or says that there is not so much.
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn what_sqlite_writes_is_sound() {
         let (log, ends) = log(5);
-        assert!(ends.iter().all(|end| (end - HEADER) % FRAME == 0));
+        assert!(ends.iter().all(|end| (end - HEADER).is_multiple_of(FRAME)));
         assert_eq!(found(&log), None);
         assert_eq!(found(&[]), None);
     }
