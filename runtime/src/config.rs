@@ -7,7 +7,7 @@ pub use crate::{
     admin::AdminConfig,
     engine::{EngineConfig, Isolation, Limits},
     functions::DeployConfig,
-    ingress::IngressConfig,
+    ingress::{AccessLog, IngressConfig},
     telemetry::LogConfig,
 };
 

@@ -1,6 +1,6 @@
 //! What keeps a node from starting: a clear message, an exit code, and never silent emptiness.
 
-use faas_tests::{Cli, Connection, Node, Request, artifacts::says, eventually};
+use faas_tests::{Cli, Connection, Node, Output, Request, artifacts::says, eventually};
 use rustix::process::Signal;
 use std::{
     fs,
@@ -15,15 +15,20 @@ use std::{
 /// Starts a node that must refuse to, and returns what it says.
 #[track_caller]
 fn refused(node: &Node, args: &[String], code: i32) -> String {
-    let output = Cli::new(node.home(), args).run();
+    let said = refused_with(&Cli::new(node.home(), args).run(), code);
+    let json = [args, &["-o".to_owned(), "json".to_owned()]].concat();
+    let document = Cli::new(node.home(), json).run().expect(code).json();
+    assert!(document["error"]["message"].is_string(), "{document}");
+    said
+}
+
+#[track_caller]
+fn refused_with(output: &Output, code: i32) -> String {
     assert_eq!(output.code, code, "{}{}", output.stdout, output.stderr);
     assert_eq!(output.stdout, "");
     assert!(output.stderr.starts_with("error: "), "{}", output.stderr);
     assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
-    let json = [args, &["-o".to_owned(), "json".to_owned()]].concat();
-    let document = Cli::new(node.home(), json).run().expect(code).json();
-    assert!(document["error"]["message"].is_string(), "{document}");
-    output.stderr
+    output.stderr.clone()
 }
 
 /// The usual arguments with others in their place.
@@ -110,15 +115,13 @@ fn a_directory_that_is_none() {
 
 #[test]
 fn a_directory_without_permission() {
-    if rustix::process::geteuid().is_root() {
-        // Permissions do not hold an administrator back.
-        return;
-    }
     let node = Node::unstarted("");
     fs::create_dir(node.data_dir()).unwrap();
-    fs::set_permissions(node.data_dir(), fs::Permissions::from_mode(0o500)).unwrap();
-    let said = refused(&node, &node.serve_arguments(), 1);
+    fs::set_permissions(node.data_dir(), fs::Permissions::from_mode(0o555)).unwrap();
+    let output = Cli::unprivileged(node.home(), node.serve_arguments()).run();
+    let said = refused_with(&output, 1);
     assert!(said.contains("takes no files"), "{said}");
+    assert!(said.contains(node.data_dir().to_str().unwrap()), "{said}");
 }
 
 #[test]

@@ -4,7 +4,9 @@ use crate::eventually;
 use serde_json::Value;
 use std::{
     ffi::OsStr,
+    fs,
     io::{Read, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -48,7 +50,28 @@ pub struct Output {
 impl Cli {
     /// `faas` with these arguments, in this folder, which is its home too.
     pub fn new<A: AsRef<OsStr>>(home: &Path, args: impl IntoIterator<Item = A>) -> Self {
-        let mut command = Command::new(faas_binary());
+        Self::of(&faas_binary(), home, args)
+    }
+
+    /// The same as somebody whom permissions hold back, even if the tests' own user is root.
+    ///
+    /// # Panics
+    /// When the binary cannot be copied to where everybody can run it.
+    pub fn unprivileged<A: AsRef<OsStr>>(home: &Path, args: impl IntoIterator<Item = A>) -> Self {
+        const NOBODY: u32 = 65534;
+        if !rustix::process::geteuid().is_root() {
+            return Self::new(home, args);
+        }
+        let binary = home.join("faas");
+        fs::copy(faas_binary(), &binary).unwrap();
+        fs::set_permissions(home, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut cli = Self::of(&binary, home, args);
+        cli.command.uid(NOBODY).gid(NOBODY);
+        cli
+    }
+
+    fn of<A: AsRef<OsStr>>(binary: &Path, home: &Path, args: impl IntoIterator<Item = A>) -> Self {
+        let mut command = Command::new(binary);
         command
             .args(args)
             .env_clear()

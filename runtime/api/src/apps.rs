@@ -54,6 +54,7 @@ pub struct TrafficShare {
     #[schema(value_type = String, example = "v3")]
     pub version: VersionId,
     /// 1 to 100.
+    #[schema(minimum = 1, maximum = 100)]
     pub percent: u8,
 }
 
