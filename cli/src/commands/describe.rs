@@ -1,6 +1,5 @@
 //! `faas describe APP`
 
-use super::list::live;
 use crate::{
     args,
     context::Context,
@@ -19,7 +18,7 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
         text.push_str(&format!("  {title:<9} {url}\n"));
         title = "";
     }
-    text.push_str(&format!("  live      {}\n", live(&app.traffic)));
+    text.push_str(&format!("  live      {}\n", app.traffic));
     text.push_str(&format!("  versions  {}\n", format::count(app.versions as u64)));
     text.push_str(&format!("  created   {}\n", format::ago(app.created_at, now)));
     text.push_str(&format!("  updated   {}\n", format::ago(app.updated_at, now)));

@@ -6,7 +6,6 @@ use crate::{
     format::{self, Table},
     ui::Outcome,
 };
-use faas_api::Traffic;
 use jiff::Timestamp;
 
 pub(crate) async fn run(context: &Context) -> Result<Outcome> {
@@ -20,24 +19,11 @@ pub(crate) async fn run(context: &Context) -> Result<Outcome> {
     for app in &list.apps {
         table.row([
             app.name.to_string(),
-            live(&app.traffic),
+            app.traffic.to_string(),
             format::count(app.versions as u64),
             format::ago(app.updated_at, now),
             app.url.clone(),
         ]);
     }
     Outcome::new(&list, table.to_text())
-}
-
-/// What is live, in a few words: `v3`, `v9 95 % v10 5 %`, `nothing`.
-pub(crate) fn live(traffic: &Traffic) -> String {
-    match traffic.shares.as_slice() {
-        [] => "nothing".to_owned(),
-        [share] => share.version.to_string(),
-        shares => {
-            let share =
-                |share: &faas_api::TrafficShare| format!("{} {} %", share.version, share.percent);
-            shares.iter().map(share).collect::<Vec<_>>().join(" ")
-        }
-    }
 }

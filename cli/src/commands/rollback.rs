@@ -1,6 +1,5 @@
 //! `faas rollback APP [VERSION]`
 
-use super::list::live;
 use crate::{
     args,
     context::Context,
@@ -35,7 +34,7 @@ pub(crate) async fn run(context: &Context, args: &args::Rollback) -> Result<Outc
         },
     )?;
     let took = format::duration(started.elapsed());
-    let was = live(&changed.previous);
+    let was = &changed.previous;
     let text = format!("{version} live (was {was}), {took}, nothing recompiled\n");
     Outcome::new(&changed, text)
 }

@@ -3,6 +3,7 @@
 use crate::{AppName, Digest, FunctionName, Kind, VersionId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// A function of one version, as the API shows it.
@@ -75,6 +76,22 @@ impl Traffic {
     /// The share of this version, in percent; 0 when it is not live.
     pub fn percent_of(&self, version: VersionId) -> u8 {
         self.shares.iter().find(|share| share.version == version).map_or(0, |share| share.percent)
+    }
+}
+
+impl fmt::Display for Traffic {
+    /// In a few words: `v3`, `v9 95 % v10 5 %`, `nothing`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.shares {
+            [] => f.write_str("nothing"),
+            [only] => only.version.fmt(f),
+            [first, others @ ..] => {
+                write!(f, "{} {} %", first.version, first.percent)?;
+                others
+                    .iter()
+                    .try_for_each(|share| write!(f, " {} {} %", share.version, share.percent))
+            }
+        }
     }
 }
 

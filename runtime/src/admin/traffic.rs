@@ -43,7 +43,7 @@ pub(super) async fn set(
     let expect = change.expect(api, &app).await?;
     let functions = &api.parts.functions;
     let (previous, rev) = functions.set_traffic(&app, traffic.clone(), expect).await?;
-    tracing::info!(%app, by = change.by, ?traffic, ?previous, "traffic moved");
+    tracing::info!(%app, by = change.by, %traffic, %previous, "traffic moved");
     let changed = TrafficChanged { url: api.parts.addresses.main(&app), app, traffic, previous };
     Ok(([etag(rev)], axum::Json(changed)))
 }
