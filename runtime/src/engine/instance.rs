@@ -72,12 +72,12 @@ impl Ground {
         Ok(match prepared {
             Prepared::Http02(pre) => {
                 let pre = pre.clone();
-                let state = HostState::new(&log, budget);
+                let state = HostState::new(log, budget);
                 Box::pin(ground.http_02(pre, state, request, head))
             }
             Prepared::Http03(pre) => {
                 let pre = pre.clone();
-                let state = HostState::new(&log, budget);
+                let state = HostState::new(log, budget);
                 Box::pin(ground.http_03(pre, state, request, head))
             }
             Prepared::Cgi02(pre) => {

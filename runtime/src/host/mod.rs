@@ -1,6 +1,6 @@
 //! What a guest may ask for, and how much of it.
 //!
-//! Every context is always built and everything is denied until a grant says otherwise: no
+//! Every context a guest can reach denies everything until a grant says otherwise: no
 //! network, no files, no environment. `wasmtime` is named here and in `engine/`, nowhere else.
 
 pub(crate) mod budget;
@@ -19,6 +19,7 @@ use wasmtime_wasi::{
     p1::WasiP1Ctx,
 };
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_io::IoView;
 
 /// Entries of a guest's resource table, and handles of a component.
 pub(crate) const MAX_HANDLES: usize = 10_000;
@@ -29,7 +30,11 @@ const MAX_RANDOM_BYTES: u64 = 64 << 10;
 
 /// What a component's store carries.
 pub(crate) struct HostState {
-    wasi: WasiCtx,
+    /// Clocks, random numbers, streams and so on: made when the guest first asks for one of them,
+    /// because answering a request needs none.
+    wasi: Option<WasiCtx>,
+    /// What they will be connected with.
+    streams: Option<Streams>,
     http: WasiHttpCtx,
     hooks: Hooks,
     table: ResourceTable,
@@ -37,29 +42,50 @@ pub(crate) struct HostState {
     pub(crate) budget: Budget,
 }
 
+/// The standard streams of a component.
+enum Streams {
+    /// It speaks HTTP by itself; both of its outputs are log lines.
+    Log(LogStream),
+    /// It is called as CGI.
+    Cgi(CgiStreams),
+}
+
 impl HostState {
     /// The state of a component that speaks HTTP by itself; both of its outputs are log lines.
-    pub(crate) fn new(output: &LogStream, budget: Budget) -> Self {
-        let mut wasi = denied();
-        wasi.stdout(output.stdout()).stderr(output.stderr());
-        Self::with(wasi.build(), budget)
+    pub(crate) fn new(output: LogStream, budget: Budget) -> Self {
+        Self::with(Streams::Log(output), budget)
     }
 
     /// The state of a component that is called as CGI.
     pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
-        Self::with(cgi.context().build(), budget)
+        Self::with(Streams::Cgi(cgi), budget)
     }
 
-    fn with(wasi: WasiCtx, budget: Budget) -> Self {
+    fn with(streams: Streams, budget: Budget) -> Self {
         let mut table = ResourceTable::with_capacity(16);
         table.set_max_capacity(MAX_HANDLES);
-        Self { wasi, http: WasiHttpCtx::new(), hooks: Hooks, table, budget }
+        let http = WasiHttpCtx::new();
+        Self { wasi: None, streams: Some(streams), http, hooks: Hooks, table, budget }
     }
 }
 
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let streams = &mut self.streams;
+        let ctx = self.wasi.get_or_insert_with(|| match streams.take() {
+            Some(Streams::Cgi(cgi)) => cgi.context().build(),
+            Some(Streams::Log(output)) => {
+                denied().stdout(output.stdout()).stderr(output.stderr()).build()
+            }
+            None => denied().build(),
+        });
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl IoView for HostState {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 }
 
@@ -120,6 +146,10 @@ fn denied() -> WasiCtxBuilder {
 /// Everything a component of WASI 0.2 may import.
 pub(crate) fn link_02(linker: &mut Linker<HostState>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // In place of its own `wasi:io`, which would make the whole context for nothing but the table.
+    linker.allow_shadowing(true);
+    wasmtime_wasi_io::add_to_linker_async(linker)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }
 

@@ -1,0 +1,3 @@
+-- A POST of 64 KiB.
+wrk.method = "POST"
+wrk.body = string.rep("abcdefghijklmnopqrstuvwxyz012345", 2048)
