@@ -10,10 +10,11 @@ use crate::{
         Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, ModuleState,
         stdio::{CallLog, LogStream},
     },
-    telemetry::{guest_logs::LogBudget, metrics::Metrics},
+    telemetry::guest_logs::LogBudget,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Request, header::HOST, uri::Authority};
+use prometheus::Histogram;
 use std::{
     future::poll_fn,
     sync::Arc,
@@ -33,8 +34,8 @@ use wasmtime_wasi_http::{
 pub(super) struct Ground {
     /// The memory all instances share.
     pub(super) memory: Arc<MemoryBudget>,
-    /// The node's metrics.
-    pub(super) metrics: Metrics,
+    /// How long making an instance takes.
+    pub(super) instance_start: Histogram,
 }
 
 impl Ground {
@@ -119,7 +120,7 @@ impl Ground {
             .map_err(internal)?;
         let outcome = async {
             let proxy = pre.instantiate_async(&mut store).await?;
-            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
+            self.instance_start.observe(started.elapsed().as_secs_f64());
             proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
         }
         .await;
@@ -143,7 +144,7 @@ impl Ground {
         let (request, sent) = request_03(&mut store, request);
         let outcome = async {
             let service = pre.instantiate_async(&mut store).await?;
-            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
+            self.instance_start.observe(started.elapsed().as_secs_f64());
             store
                 .run_concurrent(async |accessor| {
                     let response = match service.handle(accessor, request).await? {
@@ -178,7 +179,7 @@ impl Ground {
         let mut store = component_store(pre.engine(), state);
         let outcome = async {
             let command = pre.instantiate_async(&mut store).await?;
-            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
+            self.instance_start.observe(started.elapsed().as_secs_f64());
             command.wasi_cli_run().call_run(&mut store).await
         }
         .await;
@@ -207,7 +208,7 @@ impl Ground {
         let outcome = async {
             let instance = pre.instantiate_async(&mut store).await?;
             let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-            self.metrics.instance_start.observe(started.elapsed().as_secs_f64());
+            self.instance_start.observe(started.elapsed().as_secs_f64());
             start.call_async(&mut store, ()).await
         }
         .await;

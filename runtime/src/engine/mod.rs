@@ -180,7 +180,7 @@ impl Engine {
             engines: Arc::new(engines),
             compiler: Compiler::new(deploy, metrics.clone()),
             blobs,
-            ground: Ground { memory, metrics: metrics.clone() },
+            ground: Ground { memory, instance_start: metrics.instance_start.clone() },
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
             pool_size: plan.instances,

@@ -23,18 +23,28 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Fields about one connection and not about the message (RFC 9110 §7.6.1 and §11.7).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+/// Whether a field is about one connection and not about the message (RFC 9110 §7.6.1 and §11.7).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Whether only the node may set a field.
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "forwarded" | "x-request-id")
+        || name.starts_with("x-f")
+            && (name.starts_with("x-forwarded-") || name.starts_with("x-faas-"))
+}
 
 /// Fields of a message's frame or routing, which a trailer cannot change (RFC 9110 §6.5.1).
 const NOT_IN_TRAILERS: [HeaderName; 7] = [
@@ -46,6 +56,9 @@ const NOT_IN_TRAILERS: [HeaderName; 7] = [
     header::TRAILER,
     header::EXPECT,
 ];
+
+/// How many fields a guest's request has that its client did not send.
+const ADDED_FIELDS: usize = 6;
 
 /// What the node says about a request.
 pub(super) struct Said<'a> {
@@ -61,10 +74,9 @@ pub(super) struct Said<'a> {
 
 /// Turns a client's request head into the guest's.
 pub(super) fn for_guest(parts: &mut request::Parts, said: Said<'_>) -> Result<(), Refused> {
-    drop_hop_by_hop(&mut parts.headers);
-    drop_reserved(&mut parts.headers);
-    // hyper answers it when the guest first reads.
-    parts.headers.remove(header::EXPECT);
+    // hyper answers `expect` when the guest first reads.
+    drop_fields(&mut parts.headers, |name| name == "expect");
+    parts.headers.reserve(ADDED_FIELDS);
     let host = set_host(&mut parts.headers, &parts.uri, said.default_host)?;
     parts.headers.insert(FORWARDED_HOST, host);
     parts.headers.insert(FORWARDED_FOR, said.client);
@@ -83,8 +95,7 @@ pub(super) fn for_guest(parts: &mut request::Parts, said: Said<'_>) -> Result<()
 
 /// Takes out what concerns the guest's connection to nobody, and what only the node may say.
 pub(super) fn from_guest(headers: &mut HeaderMap) {
-    drop_hop_by_hop(headers);
-    drop_reserved(headers);
+    drop_fields(headers, |_| false);
 }
 
 /// Where `/<app>` is sent, so that relative links of its page stay inside the app.
@@ -103,51 +114,41 @@ pub(super) fn with_slash(uri: &Uri) -> Option<HeaderValue> {
 pub(super) fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            drop_hop_by_hop(&mut trailers);
-            drop_reserved(&mut trailers);
-            for name in &NOT_IN_TRAILERS {
-                trailers.remove(name);
-            }
+            drop_fields(&mut trailers, |name| {
+                NOT_IN_TRAILERS.iter().any(|unwanted| unwanted.as_str() == name)
+            });
             Frame::trailers(trailers)
         }
         Err(frame) => frame,
     }
 }
 
-/// Drops the fields of the connection, with those that `connection` names. It cannot name the two
-/// that say where a message goes and where it ends.
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
+/// Drops the fields of the connection, with those that `connection` names, the fields that only
+/// the node may set, and whatever else is unwanted. Most messages have none of them, so names are
+/// looked at once instead of searched for one by one.
+fn drop_fields(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+    // Collecting nothing allocates nothing.
+    let mut unwanted: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            is_hop_by_hop(name) || is_reserved(name) || is_unwanted(name)
+        })
+        .cloned()
+        .collect();
+    if unwanted.contains(&header::CONNECTION) {
+        let named = headers
             .get_all(header::CONNECTION)
             .iter()
             .flat_map(|line| line.as_bytes().split(|b| *b == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+            // It cannot name the two that say where a message goes and where it ends.
+            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH);
+        unwanted.extend(named);
     }
-    for name in &HOP_BY_HOP {
+    for name in unwanted {
         headers.remove(name);
     }
-}
-
-/// Drops the fields that only the node may set.
-fn drop_reserved(headers: &mut HeaderMap) {
-    let is_reserved = |name: &HeaderName| {
-        let name = name.as_str();
-        name.starts_with("x-f") && (name.starts_with("x-forwarded-") || name.starts_with("x-faas-"))
-    };
-    // Collecting nothing allocates nothing.
-    let reserved: Vec<HeaderName> =
-        headers.keys().filter(|name| is_reserved(name)).cloned().collect();
-    for name in reserved {
-        headers.remove(name);
-    }
-    headers.remove(header::FORWARDED);
-    headers.remove(REQUEST_ID);
 }
 
 /// Makes sure of a `host` field: HTTP/2 may have the host in the target only, and HTTP/1.0 none.
