@@ -31,6 +31,10 @@ use tokio_util::sync::CancellationToken;
 /// never sent.
 const CLIENT_CLOSED: u16 = 499;
 
+/// How often a body is polled until what was there before has been sent: once to begin with, and
+/// once more because the connection may let others go first.
+const POLLS_UNTIL_SENT: u8 = 2;
+
 /// Where requests are written down.
 pub(super) struct Books {
     pub(super) metrics: Metrics,
@@ -246,8 +250,8 @@ enum Source<B> {
     Guest(Guest<B>),
     /// The node wrote it.
     Own(Bytes),
-    /// It has failed, and says so when it is polled next.
-    Failed(InvokeError),
+    /// It has failed, and says so after so many more polls.
+    Failed(InvokeError, u8),
     /// Nothing, or nothing more.
     Done,
 }
@@ -292,7 +296,10 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let Source::Guest(guest) = &mut self.source else {
-            return Poll::Ready(self.take_rest());
+            return match self.source {
+                Source::Failed(_, 1..) => self.put_failure_off(cx),
+                _ => Poll::Ready(self.take_rest()),
+            };
         };
         let polled = match guest.poll(cx) {
             Poll::Pending => return Poll::Pending,
@@ -305,11 +312,8 @@ where
             }
             Some(Err(error)) => {
                 self.ticket.breaks_off(error);
-                self.source = Source::Failed(error.clone());
-                // A body that fails makes hyper drop what it has not sent yet, even the head. It
-                // sends when the body has nothing: so first there is nothing.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                self.source = Source::Failed(error.clone(), POLLS_UNTIL_SENT);
+                return self.put_failure_off(cx);
             }
             None => {
                 self.ticket.complete = true;
@@ -317,6 +321,16 @@ where
             }
         }
         Poll::Ready(polled)
+    }
+
+    /// A body that fails makes hyper drop what it has not sent yet, even the head. It sends when
+    /// the body has nothing: so for a while there is nothing.
+    fn put_failure_off<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        if let Source::Failed(_, left) = &mut self.source {
+            *left = left.saturating_sub(1);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// What the guest has no part in.
@@ -327,7 +341,7 @@ where
                 self.ticket.complete = true;
                 Some(Ok(Frame::data(bytes)))
             }
-            Source::Failed(error) => Some(Err(error)),
+            Source::Failed(error, _) => Some(Err(error)),
             _ => None,
         }
     }
@@ -441,7 +455,7 @@ where
         match &self.source {
             Source::Guest(guest) => guest.is_end(),
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Failed(_) => false,
+            Source::Failed(..) => false,
             Source::Done => true,
         }
     }
@@ -451,7 +465,7 @@ where
         match &self.source {
             Source::Guest(guest) => guest.body.size_hint(),
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Failed(_) => SizeHint::default(),
+            Source::Failed(..) => SizeHint::default(),
             Source::Done => SizeHint::with_exact(0),
         }
     }

@@ -136,8 +136,7 @@ fn spawn(command: &mut Command, stdout: Stdio) -> Child {
 pub(crate) fn ask(address: SocketAddr, path: &str) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(address).expect("the server takes connections");
     stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")
-        .expect("the server reads");
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").expect("the server reads");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("the server answers");
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");

@@ -43,10 +43,26 @@ pub(crate) struct Row {
     server: usize,
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
+    script: Option<&'static str>,
     /// The answer, byte for byte.
     answer: Vec<u8>,
-    /// A script of `wrk` where the request is not just a GET.
+}
+
+/// A request, again and again.
+struct Asked {
+    path: String,
+    /// A script of `wrk` where it is not just a GET.
     script: Option<&'static str>,
+}
+
+impl Asked {
+    fn get() -> Self {
+        Self { path: "/".to_owned(), script: None }
+    }
+
+    fn of(function: &Function, prefix: &str) -> Self {
+        Self { path: format!("{prefix}{}", function.path), script: function.script }
+    }
 }
 
 /// A function that is measured.
@@ -91,7 +107,7 @@ impl Bench {
         let native = std::env::current_exe().expect("a path").with_file_name("native-hyper");
         if wanted(LIMIT) {
             let (server, _) = Server::announced(&mut Command::new(native), 1);
-            bench.row(LIMIT.to_owned(), NONE, server, "/", None);
+            bench.row(LIMIT.to_owned(), NONE, server, Asked::get());
         }
         bench.faas(faas, &wanted);
         bench.wasmtime(&peers.join("bin/wasmtime"), &wanted);
@@ -125,8 +141,8 @@ impl Bench {
                 .expect("faas is built");
             let said = String::from_utf8_lossy(&deployed.stderr);
             assert!(deployed.status.success(), "{}: {said}", function.name);
-            let path = format!("/{app}{}", function.path);
-            self.add(named(function), FRESH, address, &path, function.script);
+            let asked = Asked::of(function, &format!("/{app}"));
+            self.add(named(function), FRESH, address, asked);
         }
     }
 
@@ -164,7 +180,7 @@ impl Bench {
                     serve.arg(&function.artifact);
                     serve
                 });
-                self.row(name, isolation, server, function.path, function.script);
+                self.row(name, isolation, server, Asked::of(function, ""));
             }
         }
     }
@@ -179,7 +195,7 @@ impl Bench {
                 serve.arg(address.port().to_string()).arg(peers.join("hello.js"));
                 serve
             });
-            self.row("deno: JavaScript hello".to_owned(), NONE, server, "/", None);
+            self.row("deno: JavaScript hello".to_owned(), NONE, server, Asked::get());
         }
         if workerd.exists() && wanted("workerd: JavaScript hello") {
             let server = Server::on_free_port(|address| {
@@ -188,46 +204,26 @@ impl Bench {
                 serve.arg(format!("--socket-addr=http={address}"));
                 serve
             });
-            self.row("workerd: JavaScript hello".to_owned(), SHARED, server, "/", None);
+            self.row("workerd: JavaScript hello".to_owned(), SHARED, server, Asked::get());
         }
     }
 
-    fn row(
-        &mut self,
-        name: String,
-        isolation: &'static str,
-        server: Server,
-        path: &str,
-        script: Option<&'static str>,
-    ) {
+    fn row(&mut self, name: String, isolation: &'static str, server: Server, asked: Asked) {
         let address = server.address;
         self.servers.push(server);
-        self.add(name, isolation, address, path, script);
+        self.add(name, isolation, address, asked);
     }
 
     /// A row of the server that was started last.
-    fn add(
-        &mut self,
-        name: String,
-        isolation: &'static str,
-        address: SocketAddr,
-        path: &str,
-        script: Option<&'static str>,
-    ) {
-        let answer = match script {
-            None => ask(address, path),
+    fn add(&mut self, name: String, isolation: &'static str, address: SocketAddr, asked: Asked) {
+        let Asked { path, script } = asked;
+        let (status, answer) = match script {
+            None => ask(address, &path),
             Some(_) => (200, Vec::new()),
         };
-        assert_eq!(answer.0, 200, "{name}: {}", String::from_utf8_lossy(&answer.1));
-        self.rows.push(Row {
-            name,
-            isolation,
-            server: self.servers.len() - 1,
-            address,
-            path: path.to_owned(),
-            answer: answer.1,
-            script,
-        });
+        assert_eq!(status, 200, "{name}: {}", String::from_utf8_lossy(&answer));
+        let server = self.servers.len() - 1;
+        self.rows.push(Row { name, isolation, server, address, path, script, answer });
     }
 
     /// Loads the row's server for some seconds.

@@ -2,6 +2,7 @@
 //! when they are whole, and puts the node's own words in place of hyper's.
 
 use super::{
+    batch::Batch,
     pulse::{Framing, Phase, Pulse},
     wire::{HeadLimits, Wire},
 };
@@ -35,6 +36,7 @@ pub(super) struct Io<'a, R> {
     held: BytesMut,
     /// HTTP/1 only.
     guard: Option<Guard<'a, R>>,
+    batch: Batch,
 }
 
 struct Guard<'a, R> {
@@ -54,7 +56,7 @@ impl<'a, R: Refuse> Io<'a, R> {
         pulse: &'a Pulse,
         first: BytesMut,
     ) -> Self {
-        Self { read, stream, pulse, held: first, guard: None }
+        Self { read, stream, pulse, held: first, guard: None, batch: Batch::default() }
     }
 
     /// Makes it the socket of an HTTP/1 connection.
@@ -189,6 +191,11 @@ impl<'a, R: Refuse> Io<'a, R> {
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        // HTTP/2 gathers what its streams write by itself.
+        if self.guard.is_some() && self.batch.lets_others_go_first() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             match self.stream.poll_write_ready(cx) {
                 Poll::Ready(ready) => ready?,

@@ -3,6 +3,7 @@
 //!
 //! Generic over what answers requests, so that tests can put a few lines in its place.
 
+mod batch;
 mod http1;
 mod http2;
 mod io;
