@@ -14,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A round that takes longer was not worth the wait.
-const LONG: Duration = Duration::from_micros(300);
+/// A round that takes longer was not worth the wait: in this time a hundred small functions answer.
+const LONG: Duration = Duration::from_millis(2);
 /// How many writes of a thread go out at once after a long round.
 const PENALTY: u32 = 500;
 
