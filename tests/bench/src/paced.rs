@@ -39,7 +39,10 @@ impl Paced {
 
     pub(crate) fn cell(&self) -> String {
         match self.failed {
-            0 => format!("{:.2} / {:.2} / {:.2}", self.p50_ms, self.p99_ms, self.p999_ms),
+            0 => format!(
+                "{:.2} / {:.2} / {:.2} at {}/s",
+                self.p50_ms, self.p99_ms, self.p999_ms, self.rate
+            ),
             failed => format!("{failed} failed"),
         }
     }

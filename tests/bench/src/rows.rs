@@ -265,6 +265,11 @@ impl Row {
         Figures::new(&self.name, self.isolation, samples)
     }
 
+    /// Whether one request is about the function and not about moving bytes.
+    pub(crate) fn is_small(&self) -> bool {
+        self.script.is_none() && self.answer.len() < 4096
+    }
+
     /// Compares answers while the server is under load.
     fn check(&self, stop: &AtomicBool) -> Option<String> {
         while !stop.load(Relaxed) {
