@@ -114,8 +114,9 @@ impl Compiler {
             .spawn()
             .map_err(failed)?;
         let Ok(ended) = timeout(self.patience, converse(&mut child, &job_text)).await else {
-            // Before anybody is told: what was refused runs no longer.
-            child.kill().await.map_err(failed)?;
+            // Before anybody is told: what was refused runs no longer. An error says that it had
+            // ended already.
+            let _ = child.kill().await;
             return Err(CompileError::OverLimit(format!(
                 "compiling it takes more than {} s (limit `deploy.compile_timeout_s`)",
                 self.patience.as_secs()

@@ -33,7 +33,8 @@ const TUNED: [&str; 2] = [
 pub(crate) struct Bench {
     servers: Vec<Server>,
     pub(crate) rows: Vec<Row>,
-    _home: TempDir,
+    /// Where the servers keep their state, until they are gone.
+    home: TempDir,
 }
 
 /// One line of the table.
@@ -102,7 +103,7 @@ impl Bench {
     /// Starts every server that a row is wanted of.
     pub(crate) fn start(faas: &Path, peers: &Path, only: &[String]) -> Self {
         let home = tempfile::tempdir().expect("a folder for the servers");
-        let mut bench = Self { servers: Vec::new(), rows: Vec::new(), _home: home };
+        let mut bench = Self { servers: Vec::new(), rows: Vec::new(), home };
         let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
         let native = std::env::current_exe().expect("a path").with_file_name("native-hyper");
         if wanted(LIMIT) {
@@ -122,7 +123,7 @@ impl Bench {
         if functions.is_empty() {
             return;
         }
-        let data = self._home.path().join("data");
+        let data = self.home.path().join("data");
         let mut serve = Command::new(faas);
         serve.arg("serve").arg("--data-dir").arg(&data);
         serve.args(["--config", "/dev/null"]);
