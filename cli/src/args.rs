@@ -1,7 +1,7 @@
 //! The command line as typed. What it means stands in `context.rs` and in each command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use faas_api::{AppName, FunctionName, VersionId};
+use faas_api::{AppName, FunctionName, Reuse, VersionId};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Functions and sites on WebAssembly, on your own machine
@@ -167,12 +167,25 @@ pub(crate) struct Deploy {
     /// What to say of this version
     #[arg(short, long)]
     pub(crate) message: Option<String>,
+    /// Let an instance serve so many requests, with xN so many at once: `1000`, `1000x16`
+    /// (default: every request has an instance of its own)
+    #[arg(long, value_name = "REQUESTS[xN]", value_parser = reuse)]
+    pub(crate) reuse: Option<Reuse>,
     /// Store the version without making it live
     #[arg(long)]
     pub(crate) no_activate: bool,
     /// Deploy what was built before
     #[arg(long, conflicts_with = "file")]
     pub(crate) skip_build: bool,
+}
+
+/// `1000`, `1000x16`
+fn reuse(text: &str) -> Result<Reuse, String> {
+    let (requests, concurrency) = text.split_once('x').unwrap_or((text, "1"));
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a number"));
+    let mut reuse = Reuse::of(number(requests)?);
+    reuse.concurrency = number(concurrency)?;
+    reuse.check(None).map(|()| reuse)
 }
 
 #[derive(Debug, Args)]

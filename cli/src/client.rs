@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use faas_api::{
-    App, AppList, AppName, DeployEvent, ErrorCode, FunctionName, ImportProblem, Traffic,
+    App, AppList, AppName, DeployEvent, ErrorCode, FunctionName, ImportProblem, Reuse, Traffic,
     VersionList, apps::TrafficChanged,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
@@ -87,6 +87,7 @@ pub(crate) struct Client {
 pub(crate) struct DeployOptions {
     pub(crate) function: Option<FunctionName>,
     pub(crate) message: Option<String>,
+    pub(crate) reuse: Option<Reuse>,
     pub(crate) no_activate: bool,
 }
 
@@ -153,6 +154,11 @@ impl Client {
         query.extend(options.function.as_ref().map(|name| ("function", name.to_string())));
         query.extend(options.no_activate.then(|| ("activate", "false".to_owned())));
         query.extend(options.message.clone().map(|message| ("message", message)));
+        if let Some(Reuse { requests, concurrency, idle_ms }) = &options.reuse {
+            query.push(("reuse_requests", requests.to_string()));
+            query.push(("reuse_concurrency", concurrency.to_string()));
+            query.push(("reuse_idle_ms", idle_ms.to_string()));
+        }
         let request = self
             .request(Method::POST, &format!("/v1/apps/{app}/deploy"), &query)
             .header(header::CONTENT_TYPE, "application/wasm")

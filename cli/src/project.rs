@@ -4,7 +4,8 @@ use crate::{
     artifact::io_text,
     error::{CliError, Exit, Result},
 };
-use faas_api::{AppName, FunctionName};
+use faas_api::{AppName, FunctionName, Reuse};
+use jiff::SignedDuration;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,8 @@ pub(crate) struct Project {
     pub(crate) function: FunctionName,
     /// The artifact.
     pub(crate) source: PathBuf,
+    /// How far requests of the function share instances.
+    pub(crate) reuse: Option<Reuse>,
 }
 
 impl Project {
@@ -74,6 +77,7 @@ impl Project {
             watch: watch.collect(),
             function,
             source: located(dir, &section.source),
+            reuse: section.reuse.map(ReuseSection::checked).transpose()?,
             dir: dir.to_owned(),
         })
     }
@@ -112,6 +116,32 @@ impl Default for BuildSection {
 #[serde(deny_unknown_fields)]
 struct FunctionSection {
     source: PathBuf,
+    reuse: Option<ReuseSection>,
+}
+
+/// `reuse = { requests = 1000, concurrency = 16, idle = "10s" }`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReuseSection {
+    requests: u32,
+    concurrency: Option<u32>,
+    idle: Option<String>,
+}
+
+impl ReuseSection {
+    fn checked(self) -> Result<Reuse> {
+        let refused = |why| CliError::new(Exit::Usage, "manifest", format!("{why}, in {MANIFEST}"));
+        let mut reuse = Reuse::of(self.requests);
+        reuse.concurrency = self.concurrency.unwrap_or(reuse.concurrency);
+        if let Some(idle) = self.idle {
+            let duration: SignedDuration = idle.parse().map_err(|_| {
+                refused(format!("reuse: `{idle}` is no duration")).hint("write `10s` or `500ms`")
+            })?;
+            reuse.idle_ms = u64::try_from(duration.as_millis()).unwrap_or(0);
+        }
+        reuse.check(None).map_err(refused)?;
+        Ok(reuse)
+    }
 }
 
 fn absolute(dir: &Path) -> Result<PathBuf> {

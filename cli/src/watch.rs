@@ -171,6 +171,7 @@ mod tests {
 
     fn project(dir: &Path, command: Option<&str>) -> Project {
         Project {
+            reuse: None,
             dir: dir.to_owned(),
             app: "a".parse().unwrap(),
             build_command: command.map(str::to_owned),

@@ -12,7 +12,7 @@ use crate::{
 use bytes::Bytes;
 use faas_api::{
     AppName, Artifact, ArtifactError, DeployEvent, Deployed, Digest, ErrorBody, ErrorCode,
-    Function, FunctionName, Kind,
+    Function, FunctionName, Kind, Reuse,
 };
 use futures::{Stream, StreamExt};
 use std::{
@@ -39,6 +39,8 @@ pub(crate) struct DeployRequest {
     pub(crate) function: Option<FunctionName>,
     /// What the deployer says of it.
     pub(crate) message: Option<String>,
+    /// How far its requests share instances.
+    pub(crate) reuse: Option<Reuse>,
     /// Whether it becomes live.
     pub(crate) activate: bool,
     /// The name of the token that deploys.
@@ -100,7 +102,7 @@ pub(crate) struct DeployerParts {
     /// Where apps answer.
     pub(crate) addresses: Addresses,
     /// The node's metrics.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// The largest artifact, in bytes.
     pub(crate) max_bytes: u64,
     /// How many versions of an app are kept.
@@ -174,6 +176,13 @@ impl Deployer {
         started: Instant,
     ) -> Result<Deployed, DeployError> {
         let kind = self.inspect(received).await?;
+        if let Some(reuse) = &request.reuse {
+            reuse.check(Some(kind)).map_err(|why| {
+                ErrorBody::new(ErrorCode::Unprocessable)
+                    .detail(why)
+                    .hint("without `reuse` every request has an instance of its own")
+            })?;
+        }
         let function = match &request.function {
             Some(function) => function.clone(),
             None => DEFAULT_FUNCTION.parse().map_err(|error: faas_api::NameError| DeployError {
@@ -191,6 +200,7 @@ impl Deployer {
                 digest: received.digest,
                 size: received.size,
                 route: DEFAULT_ROUTE.to_owned(),
+                reuse: request.reuse,
             }],
             activate: request.activate,
         };
@@ -204,6 +214,7 @@ impl Deployer {
             kind,
             digest: received.digest,
             size: received.size,
+            reuse: request.reuse,
             active: request.activate,
             previous,
             url: self.parts.addresses.main(&request.app),
@@ -248,14 +259,10 @@ impl Deployer {
         let bytes = self.parts.blobs.get(&received.digest).await?;
         let inspected =
             tokio::task::spawn_blocking(move || bytes.map(|bytes| Artifact::inspect(&bytes)));
-        let gone = |cause: String| DeployError {
-            body: Box::new(ErrorBody::new(ErrorCode::Internal)),
-            cause: Some(cause),
-        };
         let artifact = inspected
             .await
-            .map_err(|error| gone(error.to_string()))?
-            .ok_or_else(|| gone("the artifact is gone".to_owned()))?
+            .map_err(|error| internal(error.to_string()))?
+            .ok_or_else(|| internal("the artifact is gone".to_owned()))?
             .map_err(|error| not_an_artifact(&error))?;
         let kind = artifact.kind.ok_or_else(|| nothing_to_run(&artifact))?;
         let problems = Engine::missing_imports(&artifact, kind);
@@ -305,6 +312,30 @@ impl Deployer {
         Ok(())
     }
 
+    /// Makes native code for what is deployed and has none: after an upgrade of the engine, or when
+    /// the cache was removed. What is live comes first; a request that comes earlier waits for its
+    /// own function only. Returns for how many artifacts.
+    pub(crate) async fn catch_up(&self) -> Result<usize, DeployError> {
+        let mut wanted = self.parts.functions.artifacts().await?;
+        let engine = self.parts.engine.clone();
+        let lacking = tokio::task::spawn_blocking(move || {
+            wanted.retain(|(digest, kind)| !engine.is_compiled(digest, *kind));
+            wanted
+        });
+        let lacking = lacking.await.map_err(|error| internal(error.to_string()))?;
+        for (digest, kind) in &lacking {
+            if let Err(error) = self.parts.engine.compile(digest, *kind).await {
+                // The next request of it finds the same, and says so.
+                tracing::warn!(%digest, %error, "native code could not be made");
+            }
+        }
+        let engine = self.parts.engine.clone();
+        let forgotten = tokio::task::spawn_blocking(move || engine.forget_other_engines());
+        let forgotten = forgotten.await.map_err(|error| internal(error.to_string()))?;
+        forgotten.map_err(|error| internal(error.to_string()))?;
+        Ok(lacking.len())
+    }
+
     /// Removes artifacts and native code that no kept version and no deploy under way refers to.
     /// Returns how many.
     pub(crate) async fn sweep(&self) -> Result<usize, DeployError> {
@@ -345,6 +376,11 @@ impl Drop for Hold<'_> {
             }
         }
     }
+}
+
+/// The platform failed; why is for the log.
+fn internal(cause: String) -> DeployError {
+    DeployError { body: Box::new(ErrorBody::new(ErrorCode::Internal)), cause: Some(cause) }
 }
 
 /// The answer to an artifact over the limit.
@@ -392,9 +428,7 @@ fn not_compiled(error: CompileError) -> DeployError {
             .detail(why)
             .hint("make the artifact smaller, or ask the operator to raise the limit")
             .into(),
-        CompileError::Failed(cause) => {
-            DeployError { body: Box::new(ErrorBody::new(ErrorCode::Internal)), cause: Some(cause) }
-        }
+        CompileError::Failed(cause) => internal(cause),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     },
     telemetry::{self, guest_logs::GuestLogs, metrics::Metrics},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     collections::HashMap, fmt::Display, io, net::SocketAddr, path::PathBuf, process::ExitCode,
     sync::Arc, time::Duration,
@@ -82,6 +83,7 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     config.check()?;
+    allow_files();
     telemetry::log::start(&config.log)
         .map_err(|problem| ConfigError::Value { key: "log.filter", problem })?;
     // Bound before anything else is touched: a taken port is the likeliest mistake.
@@ -103,9 +105,16 @@ pub async fn run(
             }
         }
     });
+    let tend = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.tend().await }
+    });
     let sweep = tokio::spawn({
         let deployer = node.deployer.clone();
-        async move { sweep(&deployer).await }
+        async move {
+            sweep(&deployer).await;
+            catch_up(&deployer).await;
+        }
     });
     let serving = async {
         let drained = node.ingress.clone().serve(ingress_listener, shutdown.clone()).await;
@@ -126,7 +135,7 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // Both hold the records open; those are closed in order, which leaves one file and no log.
-    for task in [follow, sweep] {
+    for task in [follow, sweep, tend] {
         task.abort();
         let _ = task.await;
     }
@@ -141,9 +150,10 @@ struct Node {
     functions: Arc<Functions>,
     rev: u64,
     deployer: Arc<Deployer>,
+    engine: Arc<Engine>,
     ingress: Arc<Ingress>,
     logs: Arc<GuestLogs>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     addresses: Addresses,
 }
 
@@ -153,7 +163,7 @@ impl Node {
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let registry: Arc<dyn Registry> = Arc::new(registry);
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
-        let metrics = Metrics::new().map_err(failed)?;
+        let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let logs = Arc::new(GuestLogs::counted(config.log.function_lines, metrics.clone()));
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits);
         let engine = Engine::new(EngineParts {
@@ -190,12 +200,23 @@ impl Node {
         }));
         let ingress = Arc::new(Ingress::new(IngressParts {
             snapshot: functions.snapshot(),
-            engine,
+            engine: engine.clone(),
             metrics: metrics.clone(),
             config: config.ingress.clone(),
             log_format: config.log.format,
         }));
-        Ok(Self { data_dir, plan, functions, rev, deployer, ingress, logs, metrics, addresses })
+        Ok(Self {
+            data_dir,
+            plan,
+            functions,
+            rev,
+            deployer,
+            engine,
+            ingress,
+            logs,
+            metrics,
+            addresses,
+        })
     }
 
     fn admin_parts(&self, config: &Config, readiness: Readiness) -> AdminParts {
@@ -244,6 +265,16 @@ async fn open_data_dir(path: PathBuf) -> Result<DataDir, RunError> {
     }
 }
 
+/// Lets this process open as many files as it may: clients and loaded functions take one each, and
+/// the usual limit is meant for programs that wait on them with `select`.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
 async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => RunError::Failed(format!(
@@ -260,6 +291,15 @@ async fn sweep(deployer: &Deployer) {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "removed artifacts that no version refers to"),
         Err(error) => tracing::warn!(%error, "unused artifacts could not be removed"),
+    }
+}
+
+/// Makes native code that another release of the engine left to make.
+async fn catch_up(deployer: &Deployer) {
+    match deployer.catch_up().await {
+        Ok(0) => {}
+        Ok(made) => tracing::info!(made, "made native code for this release of the engine"),
+        Err(error) => tracing::warn!(%error, "native code could not be made ahead of requests"),
     }
 }
 

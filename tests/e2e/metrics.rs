@@ -250,7 +250,8 @@ fn what_calls_cost() {
         eventually("the trap is counted", PATIENCE, || (traps() == 1.0).then_some(()));
     }
     let metrics = node.metrics();
-    assert_eq!(metrics.sum("faas_instance_start_seconds_count", &[]), 16.0);
+    // One for each request, and perhaps one that is ready for the next.
+    assert!(metrics.sum("faas_instance_start_seconds_count", &[]) >= 16.0);
     assert_eq!(metrics.sum("faas_functions_loaded", &[]), 4.0);
     assert_eq!(metrics.sum("faas_compile_seconds_count", &[]), 0.0, "it was compiled before");
     assert_eq!(metrics.sum("faas_build_info", &[]), 1.0);

@@ -20,9 +20,9 @@ use std::{
 pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome> {
     let ui = &context.ui;
     let client = context.client()?;
-    let args::Deploy { file, name, function, message, no_activate, skip_build } = args;
-    let (app, file, function) = match file {
-        Some(file) => (name.map_or_else(|| app_of(&file), Ok)?, file, function),
+    let args::Deploy { file, name, function, message, reuse, no_activate, skip_build } = args;
+    let (app, file, function, reuse) = match file {
+        Some(file) => (name.map_or_else(|| app_of(&file), Ok)?, file, function, reuse),
         None => {
             let project = Project::find(Path::new("."))?;
             if !skip_build {
@@ -30,7 +30,8 @@ pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome
                 built(ui, &project).await?;
             }
             let function = function.unwrap_or(project.function);
-            (name.unwrap_or(project.app), project.source, Some(function))
+            let reuse = reuse.or(project.reuse);
+            (name.unwrap_or(project.app), project.source, Some(function), reuse)
         }
     };
     let shown = shorten(&file);
@@ -38,7 +39,7 @@ pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome
     if let Some(error) = local.unknown_kind(&shown) {
         return Err(error);
     }
-    let options = DeployOptions { function, message, no_activate };
+    let options = DeployOptions { function, message, reuse, no_activate };
     let deployed =
         upload(ui, &client, &app, &options, local).await.map_err(|error| explain(error, &shown))?;
     let url = if deployed.active { &deployed.url } else { &deployed.preview_url };

@@ -7,6 +7,7 @@ use crate::{
     format::{self, Table},
     ui::Outcome,
 };
+use faas_api::Reuse;
 use jiff::Timestamp;
 
 pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> {
@@ -23,12 +24,13 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
     text.push_str(&format!("  created   {}\n", format::ago(app.created_at, now)));
     text.push_str(&format!("  updated   {}\n", format::ago(app.updated_at, now)));
     if !app.functions.is_empty() {
-        let mut table = Table::new(["FUNCTION", "ROUTE", "KIND", "SIZE", "DIGEST"]);
+        let mut table = Table::new(["FUNCTION", "ROUTE", "KIND", "INSTANCES", "SIZE", "DIGEST"]);
         for function in &app.functions {
             table.row([
                 function.name.to_string(),
                 function.route.clone(),
                 function.kind.to_string(),
+                instances(function.reuse),
                 format::size(function.size),
                 function.digest.short(),
             ]);
@@ -37,4 +39,15 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
         text.push_str(&table.to_text());
     }
     Outcome::new(&app, text)
+}
+
+/// How requests get their instances.
+fn instances(reuse: Option<Reuse>) -> String {
+    match reuse {
+        None => "one each".to_owned(),
+        Some(Reuse { requests, concurrency: 1, .. }) => format!("shared by {requests}"),
+        Some(Reuse { requests, concurrency, .. }) => {
+            format!("shared by {requests}, {concurrency} at once")
+        }
+    }
 }

@@ -223,6 +223,7 @@ impl<'a> Session<'a> {
         live.digest == local.artifact.digest
             && live.app == self.project.app
             && live.function == self.project.function
+            && live.reuse == self.project.reuse
     }
 
     /// A path as the manifest would name it.
@@ -238,7 +239,8 @@ impl<'a> Session<'a> {
 
     async fn upload(&self, ui: &Ui, local: LocalArtifact) -> Result<Deployed> {
         let function = Some(self.project.function.clone());
-        let options = DeployOptions { function, ..DeployOptions::default() };
+        let reuse = self.project.reuse;
+        let options = DeployOptions { function, reuse, ..DeployOptions::default() };
         deploy::upload(ui, &self.client, &self.project.app, &options, local)
             .await
             .map_err(|error| deploy::explain(error, &deploy::shorten(&self.project.source)))

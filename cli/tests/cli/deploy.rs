@@ -9,6 +9,7 @@ use serde_json::json;
 
 fn deployed(active: bool) -> Deployed {
     Deployed {
+        reuse: None,
         app: "my-fn".parse().unwrap(),
         function: "main".parse().unwrap(),
         version: "v3".parse().unwrap(),

@@ -31,6 +31,7 @@ fn functions() -> Vec<Function> {
         digest: Digest::of(b"hello"),
         size: 86_016,
         route: "/*".to_owned(),
+        reuse: None,
     }]
 }
 
@@ -126,8 +127,8 @@ fn describe() {
            created   2020-01-01\n  \
            updated   2020-02-01\n\
          \n  \
-           FUNCTION  ROUTE  KIND      SIZE    DIGEST\n  \
-           main      /*     http-0.2  84 KiB  2cf24dba5fb0\n"
+           FUNCTION  ROUTE  KIND      INSTANCES  SIZE    DIGEST\n  \
+           main      /*     http-0.2  one each   84 KiB  2cf24dba5fb0\n"
     );
 }
 

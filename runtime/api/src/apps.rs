@@ -22,6 +22,69 @@ pub struct Function {
     /// The route inside the app, `/*` for a single-file deploy.
     #[schema(example = "/*")]
     pub route: String,
+    /// How far its requests share instances; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
+}
+
+/// A function's own choice that its requests share instances, one after the other or several at
+/// once. It gives up the isolation between requests of that function, and of nothing else: what a
+/// request leaves behind in memory is there for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reuse {
+    /// How many requests an instance serves before it is dropped.
+    #[schema(minimum = 2, maximum = 1_000_000)]
+    pub requests: u32,
+    /// How many of them at once. Only WASI 0.3 can more than 1.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub concurrency: u32,
+    /// How long an instance waits for its next request, in milliseconds.
+    #[serde(default = "ten_seconds")]
+    #[schema(minimum = 1, maximum = 3_600_000)]
+    pub idle_ms: u64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ten_seconds() -> u64 {
+    10_000
+}
+
+impl Reuse {
+    /// So many requests, one after the other.
+    pub fn of(requests: u32) -> Self {
+        Self { requests, concurrency: one(), idle_ms: ten_seconds() }
+    }
+
+    /// Whether a function of this kind can be reused like this; the text says why not.
+    ///
+    /// # Errors
+    /// When a number is out of its range, or the kind of program cannot do it.
+    pub fn check(&self, kind: Option<Kind>) -> Result<(), String> {
+        if !(2..=1_000_000).contains(&self.requests) {
+            return Err("reuse: `requests` is from 2 to 1000000".to_owned());
+        }
+        if !(1..=1000).contains(&self.concurrency) {
+            return Err("reuse: `concurrency` is from 1 to 1000".to_owned());
+        }
+        if !(1..=3_600_000).contains(&self.idle_ms) {
+            return Err("reuse: `idle_ms` is from 1 to 3600000".to_owned());
+        }
+        match kind {
+            Some(Kind::Cgi01 | Kind::Cgi02) => {
+                Err("reuse: a CGI program runs once for each request".to_owned())
+            }
+            Some(Kind::Http02) if self.concurrency > 1 => {
+                Err("reuse: a WASI 0.2 instance serves one request at a time; `concurrency` is 1"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An immutable deploy of an app.

@@ -1,6 +1,6 @@
 //! A deploy, as the server tells it while it happens.
 
-use crate::{AppName, Digest, ErrorBody, FunctionName, Kind, Traffic, VersionId};
+use crate::{AppName, Digest, ErrorBody, FunctionName, Kind, Reuse, Traffic, VersionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,6 +23,9 @@ pub struct Deployed {
     pub digest: Digest,
     /// Size of the artifact, in bytes.
     pub size: u64,
+    /// How far its requests share instances; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
     /// Whether the version is live.
     pub active: bool,
     /// What was live before; empty for a first deploy.

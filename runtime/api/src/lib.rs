@@ -12,7 +12,9 @@ pub mod error;
 pub mod logs;
 pub mod names;
 
-pub use apps::{App, AppList, AppSummary, Function, Traffic, TrafficShare, Version, VersionList};
+pub use apps::{
+    App, AppList, AppSummary, Function, Reuse, Traffic, TrafficShare, Version, VersionList,
+};
 pub use artifact::{Artifact, ArtifactError, Kind};
 pub use deploy::{DeployEvent, Deployed};
 pub use digest::Digest;

@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use faas_api::{DeployEvent, Deployed, ErrorCode, FunctionName};
+use faas_api::{DeployEvent, Deployed, ErrorCode, FunctionName, Reuse};
 use futures::{Stream, StreamExt as _, stream};
 use http_body_util::BodyStream;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,34 @@ pub(super) struct DeployQuery {
     /// What is deployed, in one line.
     #[param(max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     message: Option<String>,
+    /// Lets an instance serve so many requests; without it each request has its own.
+    #[param(minimum = 2, maximum = 1_000_000)]
+    reuse_requests: Option<u32>,
+    /// How many of them at once; only WASI 0.3 can more than 1.
+    #[param(minimum = 1, maximum = 1000, default = 1)]
+    reuse_concurrency: Option<u32>,
+    /// How long an instance waits for its next request, in milliseconds.
+    #[param(minimum = 1, maximum = 3_600_000, default = 10_000)]
+    reuse_idle_ms: Option<u64>,
+}
+
+impl DeployQuery {
+    fn reuse(&self) -> Result<Option<Reuse>, ApiError> {
+        let refused = |why: String| Err(ApiError::new(ErrorCode::Unprocessable).detail(why));
+        let Some(requests) = self.reuse_requests else {
+            if self.reuse_concurrency.is_some() || self.reuse_idle_ms.is_some() {
+                return refused("reuse: `reuse_requests` is missing".to_owned());
+            }
+            return Ok(None);
+        };
+        let mut reuse = Reuse::of(requests);
+        reuse.concurrency = self.reuse_concurrency.unwrap_or(reuse.concurrency);
+        reuse.idle_ms = self.reuse_idle_ms.unwrap_or(reuse.idle_ms);
+        match reuse.check(None) {
+            Ok(()) => Ok(Some(reuse)),
+            Err(why) => refused(why),
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -127,6 +155,7 @@ pub(super) async fn deploy(
     let wanted = DeployRequest {
         app,
         function: function(query.function.as_deref())?,
+        reuse: query.reuse()?,
         message: message(query.message)?,
         activate: query.activate,
         created_by: principal.name.to_owned(),

@@ -77,7 +77,7 @@ pub(crate) struct AdminParts {
     /// The apps' logs.
     pub(crate) logs: Arc<GuestLogs>,
     /// The node's metrics.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// Where apps answer.
     pub(crate) addresses: Addresses,
     /// The token that may do everything.

@@ -21,7 +21,7 @@ pub(crate) struct GuestBody(State);
 
 enum State {
     /// Complete: one piece, and perhaps trailers.
-    Complete { data: Bytes, trailers: Option<HeaderMap> },
+    Complete { data: Bytes, trailers: Option<Box<HeaderMap>> },
     /// Still being written.
     Streaming(Box<Streaming>),
     /// Over.
@@ -40,7 +40,7 @@ struct Streaming {
 impl GuestBody {
     /// A body that is complete, perhaps with trailers.
     pub(super) fn complete(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self(State::Complete { data, trailers })
+        Self(State::Complete { data, trailers: trailers.map(Box::new) })
     }
 
     /// A body of which this much was read already. A guest still writes it; without one it passes
@@ -67,7 +67,7 @@ impl Body for GuestBody {
             State::Complete { trailers, .. } => {
                 let trailers = trailers.take();
                 self.0 = State::Ended;
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
             State::Streaming(streaming) => {
                 let frame = ready!(streaming.poll_frame(cx));

@@ -58,6 +58,11 @@ impl CodeCache {
         Ok(Self { dir, engine_hash, key })
     }
 
+    /// The folder of this engine's code.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Whether there is code for an artifact. It may still be refused when it is loaded.
     pub(crate) fn contains(&self, digest: &Digest) -> bool {
         self.code(digest).exists() && self.mac(digest).exists()

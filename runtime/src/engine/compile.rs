@@ -11,12 +11,13 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
     time::timeout,
 };
 
@@ -39,17 +40,21 @@ pub(crate) enum CompileError {
 
 /// Runs compile processes, a few at once.
 pub(crate) struct Compiler {
+    /// One of these is held for each artifact, by its digest: who comes second for the same one
+    /// finds it done.
+    lanes: [Mutex<()>; 16],
     seats: Semaphore,
     cpu_s: u64,
     memory_bytes: u64,
     patience: Duration,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 impl Compiler {
     /// A compiler with these limits.
-    pub(crate) fn new(config: &DeployConfig, metrics: Metrics) -> Self {
+    pub(crate) fn new(config: &DeployConfig, metrics: Arc<Metrics>) -> Self {
         Self {
+            lanes: Default::default(),
             seats: Semaphore::new(config.compile_concurrency.max(1)),
             cpu_s: config.compile_cpu_s,
             memory_bytes: config.compile_memory_bytes,
@@ -70,6 +75,14 @@ impl Compiler {
         cache: &CodeCache,
     ) -> Result<(), CompileError> {
         let closed = |_| CompileError::Failed("the node is stopping".to_owned());
+        let lane = usize::from(digest.as_bytes().first().copied().unwrap_or(0)) % self.lanes.len();
+        let _lane = match self.lanes.get(lane) {
+            Some(lane) => Some(lane.lock().await),
+            None => None,
+        };
+        if cache.contains(digest) {
+            return Ok(());
+        }
         let _seat = self.seats.acquire().await.map_err(closed)?;
         let started = Instant::now();
         let job = Job {

@@ -10,6 +10,11 @@ pub struct EngineConfig {
     pub pool_size: u32,
     /// The most memory that all instances together may use, in bytes; 0 derives it.
     pub memory_budget_bytes: u64,
+    /// The most functions whose native code is in memory; 0 derives it. What was not called for
+    /// the longest time makes room, and is loaded again by its next request.
+    pub loaded_functions: u32,
+    /// The most native code in memory, with what belongs to it, in bytes; 0 derives it.
+    pub loaded_code_bytes: u64,
     /// How a used slot is cleaned: `fast` resets the pages that were written where the kernel
     /// can tell them safely, `strict` always gives every page back.
     pub isolation: Isolation,
@@ -34,6 +39,8 @@ impl Default for EngineConfig {
         Self {
             pool_size: 0,
             memory_budget_bytes: 0,
+            loaded_functions: 0,
+            loaded_code_bytes: 0,
             isolation: Isolation::Fast,
             queue: 1024,
             queue_timeout_ms: 1000,

@@ -1,7 +1,10 @@
 //! A running guest: one future that owns the store, polled by whoever wants the response.
 
-use super::{Call, InvokeError, Program, Seat};
-use crate::host::{CpuExhausted, Meter};
+use super::{Call, InvokeError, Program, program::Running};
+use crate::{
+    clock,
+    host::{CpuExhausted, Meter},
+};
 use faas_api::LogSource;
 use http::Response;
 use std::{
@@ -48,15 +51,20 @@ pub(super) struct Guest {
     head_sent: bool,
     /// Made when the guest first waits: most never do.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Given back when this is dropped – after the store, which is in the future.
-    _seat: Seat,
+    /// Left when this is dropped.
+    _running: Running,
 }
 
 impl Guest {
     /// A guest that has not run yet.
-    pub(super) fn new(future: GuestFuture, program: Arc<Program>, call: Call, seat: Seat) -> Self {
-        let started = Instant::now();
-        Self { future, program, call, started, head_sent: false, deadline: None, _seat: seat }
+    pub(super) fn new(
+        future: GuestFuture,
+        program: Arc<Program>,
+        call: Call,
+        running: Running,
+    ) -> Self {
+        let started = call.meter.started().into();
+        Self { future, program, call, started, head_sent: false, deadline: None, _running: running }
     }
 
     /// Runs the guest until it waits or ends.
@@ -91,11 +99,12 @@ impl Guest {
     pub(super) fn finish_in_background(mut self) {
         tokio::spawn(async move {
             if let Err(error) = poll_fn(|cx| self.poll(cx)).await {
-                self.program.metrics.failure(error.code().as_str());
+                self.program.metrics().failure(error.code().as_str());
                 let message = format!("after its response: {error}");
-                self.program.log.push(
-                    &self.program.origin,
+                self.program.log().push(
+                    self.program.origin(),
                     self.call.id,
+                    clock::now(),
                     LogSource::Failure { message },
                 );
             }
@@ -103,7 +112,7 @@ impl Guest {
     }
 
     fn limit(&self) -> Duration {
-        let limits = &self.program.limits;
+        let limits = self.program.limits();
         let whole = Duration::from_millis(limits.wall_ms);
         if self.head_sent { whole } else { Duration::from_millis(limits.first_byte_ms).min(whole) }
     }

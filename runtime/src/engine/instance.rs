@@ -1,19 +1,23 @@
 //! One instance for one request: make the store, instantiate, call, and see it through to its end.
 
 use super::{
-    Call, InvokeError, Program, cgi,
+    Call, InvokeError, Place, Program, cgi,
+    config::Limits,
     guest::{GuestFuture, HeadSlot, guest_error},
     prepared::Prepared,
+    residency::Resident,
+    reuse::{Waiting, shared},
 };
 use crate::{
     host::{
-        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, ModuleState,
-        stdio::{CallLog, LogStream},
+        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, Meter, ModuleState,
+        stdio::LogStream,
     },
-    telemetry::guest_logs::LogBudget,
+    request_id::RequestId,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Request, header::HOST, uri::Authority};
+use http_body_util::BodyExt as _;
 use prometheus::Histogram;
 use std::{
     future::poll_fn,
@@ -24,9 +28,9 @@ use wasmtime::{Engine, InstancePre, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::{
     Error, FieldMap, WasiHttpView,
-    p2::bindings::{ProxyPre, http::types::Scheme},
+    p2::bindings::{Proxy, http::types::Scheme},
     p3,
-    p3::bindings::ServicePre,
+    p3::bindings::Service,
 };
 
 /// What every instance needs, apart from its program and its call.
@@ -36,69 +40,131 @@ pub(super) struct Ground {
     pub(super) memory: Arc<MemoryBudget>,
     /// How long making an instance takes.
     pub(super) instance_start: Histogram,
+    /// The instances that wait for requests.
+    pub(super) waiting: Arc<Waiting>,
+}
+
+/// An instance of an HTTP component with its store, between two calls or before its first.
+pub(super) struct Instance {
+    pub(super) store: Store<HostState>,
+    pub(super) exports: Exports,
+    /// How many requests it has served.
+    pub(super) served: u32,
+    /// How long it took to make.
+    pub(super) took: Duration,
+    /// Given back after the store.
+    _place: Place,
+}
+
+/// How an instance is called.
+pub(super) enum Exports {
+    /// WASI 0.2.
+    Http02(Proxy),
+    /// WASI 0.3.
+    Http03(Service),
+}
+
+/// Where a call runs.
+pub(super) enum Seat {
+    /// In an instance that is yet to be made.
+    New(Arc<Resident>, Place),
+    /// In one that is there.
+    Kept(Instance),
+    /// In one that serves others at the same time.
+    Shared(shared::Seat),
 }
 
 impl Ground {
-    /// The guest's future: runs nothing until it is polled. The head of the response appears in
-    /// the slot.
+    /// The guest's future, which runs nothing until it is polled, and the slot in which the head
+    /// of the response appears.
     pub(super) fn guest<B>(
         &self,
         program: &Arc<Program>,
         call: &Call,
+        seat: Seat,
         request: Request<B>,
-        head: HeadSlot,
-    ) -> Result<GuestFuture, InvokeError>
+    ) -> Result<(GuestFuture, HeadSlot), InvokeError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let prepared = program
-            .prepared()
-            .ok_or_else(|| InvokeError::Internal("called before it was loaded".to_owned()))?;
-        let limits = &program.limits;
-        let budget = Budget::new(
-            limits.memory_bytes,
-            limits.table_elements,
-            Duration::from_millis(limits.cpu_ms),
-            self.memory.clone(),
-            call.meter.clone(),
-        );
-        let log = LogStream::new(CallLog {
-            log: program.log.clone(),
-            origin: program.origin.clone(),
-            request_id: call.id,
-            budget: LogBudget::new(limits.log_bytes),
-        });
         let ground = self.clone();
-        Ok(match prepared {
-            Prepared::Http02(pre) => {
-                let pre = pre.clone();
-                let state = HostState::new(log, budget);
-                Box::pin(ground.http_02(pre, state, request, head))
+        let slot = HeadSlot::default();
+        let head = slot.clone();
+        let (resident, place) = match seat {
+            Seat::New(resident, place) => (resident, place),
+            Seat::Kept(mut instance) => {
+                instance.serve(call);
+                let served = ground.http(program.clone(), instance, request, head);
+                return Ok((Box::pin(served), slot));
             }
-            Prepared::Http03(pre) => {
-                let pre = pre.clone();
+            Seat::Shared(seat) => {
+                let request = request.map(|body| guest_body(body).boxed_unsync());
+                return Ok((Box::pin(seat.call(call.id, request, head)), slot));
+            }
+        };
+        let budget = self.budget(program.limits(), call.meter.clone());
+        let log = log_stream(program, call.id);
+        let future: GuestFuture = match &resident.prepared {
+            Prepared::Http02(_) | Prepared::Http03(_) => {
                 let state = HostState::new(log, budget);
-                Box::pin(ground.http_03(pre, state, request, head))
+                let program = program.clone();
+                Box::pin(async move {
+                    let instance = ground.make(&resident, state, place).await?;
+                    ground.http(program, instance, request, head).await
+                })
             }
             Prepared::Cgi02(pre) => {
                 let (streams, output) = cgi::streams(request, log, head)?;
                 let state = HostState::cgi(streams, budget);
-                Box::pin(ground.cgi_02(pre.clone(), state, output))
+                Box::pin(ground.cgi_02(pre.clone(), state, output, place))
             }
             Prepared::Cgi01(pre) => {
                 let (streams, output) = cgi::streams(request, log, head)?;
                 let state = ModuleState::cgi(streams, budget);
-                Box::pin(ground.cgi_01(pre.clone(), state, output))
+                Box::pin(ground.cgi_01(pre.clone(), state, output, place))
             }
-        })
+        };
+        Ok((future, slot))
     }
 
-    /// WASI 0.2: the guest sets its response, then writes its body, then returns.
-    async fn http_02<B>(
-        self,
-        pre: ProxyPre<HostState>,
+    /// What an instance of a function may use.
+    pub(super) fn budget(&self, limits: &Limits, meter: Arc<Meter>) -> Budget {
+        let cpu = Duration::from_millis(limits.cpu_ms);
+        let memory = self.memory.clone();
+        Budget::new(limits.memory_bytes, limits.table_elements, cpu, memory, meter)
+    }
+
+    /// An instance of an HTTP component.
+    pub(super) async fn make(
+        &self,
+        resident: &Resident,
         state: HostState,
+        place: Place,
+    ) -> Result<Instance, InvokeError> {
+        let started = Instant::now();
+        let mut store = component_store(resident.prepared.engine(), state);
+        let exports = match &resident.prepared {
+            Prepared::Http02(pre) => pre.instantiate_async(&mut store).await.map(Exports::Http02),
+            Prepared::Http03(pre) => pre.instantiate_async(&mut store).await.map(Exports::Http03),
+            Prepared::Cgi02(_) | Prepared::Cgi01(_) => {
+                return Err(InvokeError::Internal("a CGI program has no HTTP exports".to_owned()));
+            }
+        };
+        let exports =
+            exports.map_err(|error| guest_error(&error, store.data().budget.refused()))?;
+        let took = started.elapsed();
+        self.instance_start.observe(took.as_secs_f64());
+        resident.started(took);
+        Ok(Instance { store, exports, served: 0, took, _place: place })
+    }
+
+    /// One request to an instance, which then is dropped, or waits for the next one where the
+    /// function wants it so.
+    async fn http<B>(
+        self,
+        program: Arc<Program>,
+        mut instance: Instance,
         request: Request<B>,
         head: HeadSlot,
     ) -> Result<(), InvokeError>
@@ -106,66 +172,15 @@ impl Ground {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let started = Instant::now();
-        let mut store = component_store(pre.engine(), state);
-        let mut http = store.data_mut().http();
-        let request =
-            http.new_incoming_request(Scheme::Http, request_02(request)).map_err(internal)?;
-        let out = http
-            .new_response_outparam_from_callback(move |response| {
-                head.set(response.map_err(|code| {
-                    InvokeError::Trap(format!("the function answered with the error {code:?}"))
-                }));
-            })
-            .map_err(internal)?;
-        let outcome = async {
-            let proxy = pre.instantiate_async(&mut store).await?;
-            self.instance_start.observe(started.elapsed().as_secs_f64());
-            proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
-        }
-        .await;
-        outcome.map_err(|error| guest_error(&error, store.data().budget.refused()))
-    }
-
-    /// WASI 0.3: the guest returns its response, and tasks of the same store write the body.
-    async fn http_03<B>(
-        self,
-        pre: ServicePre<HostState>,
-        state: HostState,
-        request: Request<B>,
-        head: HeadSlot,
-    ) -> Result<(), InvokeError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: std::error::Error + Send + Sync + 'static,
-    {
-        let started = Instant::now();
-        let mut store = component_store(pre.engine(), state);
-        let (request, sent) = request_03(&mut store, request);
-        let outcome = async {
-            let service = pre.instantiate_async(&mut store).await?;
-            self.instance_start.observe(started.elapsed().as_secs_f64());
-            store
-                .run_concurrent(async |accessor| {
-                    let response = match service.handle(accessor, request).await? {
-                        Ok(response) => response,
-                        Err(code) => {
-                            head.set(Err(InvokeError::Trap(format!(
-                                "the function answered with the error {code:?}"
-                            ))));
-                            return wasmtime::error::Ok(());
-                        }
-                    };
-                    let response = accessor.with(|store| response.into_http(store, sent))?;
-                    head.set(Ok(response));
-                    // What the guest still does: writing its body, and work after that.
-                    poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
-                    wasmtime::error::Ok(())
-                })
-                .await?
-        }
-        .await;
-        outcome.map_err(|error| guest_error(&error, store.data().budget.refused()))
+        let Instance { store, exports, served, .. } = &mut instance;
+        *served += 1;
+        let outcome = match exports {
+            Exports::Http02(proxy) => http_02(store, proxy, request, head).await,
+            Exports::Http03(service) => http_03(store, service, request, head).await,
+        };
+        outcome.map_err(|error| guest_error(&error, store.data().budget.refused()))?;
+        self.waiting.served(&program, instance);
+        Ok(())
     }
 
     /// A component that is called as CGI: its standard output is the response.
@@ -174,6 +189,7 @@ impl Ground {
         pre: CommandPre<HostState>,
         state: HostState,
         output: cgi::Output,
+        _place: Place,
     ) -> Result<(), InvokeError> {
         let started = Instant::now();
         let mut store = component_store(pre.engine(), state);
@@ -197,6 +213,7 @@ impl Ground {
         pre: InstancePre<ModuleState>,
         state: ModuleState,
         output: cgi::Output,
+        _place: Place,
     ) -> Result<(), InvokeError> {
         let started = Instant::now();
         let mut store = Store::new(pre.module().engine(), state);
@@ -217,17 +234,95 @@ impl Ground {
     }
 }
 
+impl Instance {
+    /// Linear memory it has, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.store.data().budget.memory()
+    }
+
+    /// From now on it works for this call, within the limits of one.
+    fn serve(&mut self, call: &Call) {
+        self.store.data_mut().serve(call.id, call.meter.clone());
+        arm(&mut self.store);
+    }
+}
+
+/// Where the output of an instance goes.
+pub(super) fn log_stream(program: &Program, request: RequestId) -> LogStream {
+    let (log, origin) = (program.log().clone(), program.origin().clone());
+    LogStream::new(log, origin, program.limits().log_bytes, request)
+}
+
+/// A function may answer with an error instead of a response.
+pub(super) fn answered_error(code: &impl std::fmt::Debug) -> InvokeError {
+    InvokeError::Trap(format!("the function answered with the error {code:?}"))
+}
+
+/// WASI 0.2: the guest sets its response, then writes its body, then returns.
+async fn http_02<B>(
+    store: &mut Store<HostState>,
+    proxy: &Proxy,
+    request: Request<B>,
+    head: HeadSlot,
+) -> wasmtime::Result<()>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request_02(request))?;
+    let out = http.new_response_outparam_from_callback(move |response| {
+        head.set(response.map_err(|code| answered_error(&code)));
+    })?;
+    proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
+}
+
+/// WASI 0.3: the guest returns its response, and tasks of the same store write the body.
+async fn http_03<B>(
+    store: &mut Store<HostState>,
+    service: &Service,
+    request: Request<B>,
+    head: HeadSlot,
+) -> wasmtime::Result<()>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let (request, sent) = request_03(store.data_mut(), request);
+    store
+        .run_concurrent(async |accessor| {
+            let response = match service.handle(accessor, request).await? {
+                Ok(response) => response,
+                Err(code) => {
+                    head.set(Err(answered_error(&code)));
+                    return wasmtime::error::Ok(());
+                }
+            };
+            let response = accessor.with(|store| response.into_http(store, sent))?;
+            head.set(Ok(response));
+            // What the guest still does: writing its body, and work after that.
+            poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            wasmtime::error::Ok(())
+        })
+        .await?
+}
+
 /// A component's store, with every limit on before the first instruction.
 fn component_store(engine: &Engine, state: HostState) -> Store<HostState> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.budget);
-    store.set_hostcall_fuel(HOSTCALL_FUEL);
     store.set_max_component_handles(MAX_HANDLES);
-    store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store: StoreContextMut<'_, HostState>| {
         tick(&store.data().budget)
     });
+    arm(&mut store);
     store
+}
+
+/// What a call uses up, anew.
+fn arm(store: &mut Store<HostState>) {
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    store.set_epoch_deadline(1);
 }
 
 /// At every tick a guest gives way to others of its thread, or ends.
@@ -252,10 +347,10 @@ where
 
 /// The request as WASI 0.3 wants it: scheme and authority apart from the path. Also a future that
 /// ends when its body was sent to the guest.
-fn request_03<B>(
-    store: &mut Store<HostState>,
+pub(super) fn request_03<B>(
+    state: &mut HostState,
     request: Request<B>,
-) -> (p3::Request, impl Future<Output = Result<(), Error>> + Send + 'static)
+) -> (p3::Request, impl Future<Output = Result<(), Error>> + Send + use<B>)
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
@@ -264,7 +359,7 @@ where
     let host = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let authority = parts.uri.authority().cloned().or(host);
     let path = parts.uri.path_and_query().cloned();
-    let headers = FieldMap::new_immutable(store.data_mut().http().hooks, parts.headers);
+    let headers = FieldMap::new_immutable(state.http().hooks, parts.headers);
     let scheme = Some(http::uri::Scheme::HTTP);
     p3::Request::new(parts.method, scheme, authority, path, headers, None, guest_body(body))
 }
@@ -280,8 +375,4 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     http_body_util::BodyExt::map_err(body, |error| Error::InternalError(Some(error.to_string())))
-}
-
-fn internal(error: wasmtime::Error) -> InvokeError {
-    InvokeError::Internal(format!("{error:#}"))
 }

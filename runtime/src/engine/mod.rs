@@ -5,8 +5,10 @@
 //! | `pool` | how many instances, and both engines' settings |
 //! | `compile`, `worker` | Wasm to native code, in a process with limits |
 //! | `cache` | native code on disk, proven before it is loaded |
-//! | `prepared` | a program loaded and linked |
+//! | `program` | a function as the engine knows it |
+//! | `prepared`, `residency` | native code loaded and linked, and which is in memory |
 //! | `instance`, `cgi` | one instance for one request, by kind of program |
+//! | `reuse` | instances that are there before their request |
 //! | `guest`, `early`, `body` | a running guest and the response it writes |
 //! | `ticker` | the clock that interrupts guests |
 
@@ -21,6 +23,9 @@ mod guest;
 mod instance;
 mod pool;
 mod prepared;
+mod program;
+mod residency;
+mod reuse;
 mod ticker;
 mod worker;
 
@@ -29,86 +34,45 @@ pub(crate) use compile::CompileError;
 pub use config::{EngineConfig, Isolation, Limits};
 pub(crate) use error::InvokeError;
 pub(crate) use pool::{ENGINE_RELEASE, PoolPlan};
+pub(crate) use program::{Program, ProgramSpec};
 pub(crate) use worker::main as compile_worker;
 
 pub(crate) use crate::host::Meter;
 use crate::{
     functions::DeployConfig,
-    host::{MemoryBudget, offers},
+    host::{HostState, MemoryBudget, offers},
     request_id::RequestId,
     storage::Blobs,
-    telemetry::{
-        guest_logs::{AppLog, Origin},
-        metrics::{FunctionMetrics, Metrics},
-    },
+    telemetry::metrics::Metrics,
 };
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cache::CacheMiss;
 use compile::Compiler;
 use faas_api::{Artifact, Digest, ImportProblem, Kind};
-use guest::{Guest, HeadSlot};
+use guest::Guest;
 use http::{Request, Response};
 use http_body::Body;
-use instance::Ground;
+use instance::{Ground, Instance, Seat};
 use prepared::{Engines, PrepareError, Prepared, engine_of};
+use residency::{Residency, Resident};
+use reuse::{Shared, Waiting};
 use std::{
     future::poll_fn,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
 };
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A function as the engine knows it: what to run, and what a call of it may use.
-pub(crate) struct Program {
-    digest: Digest,
-    kind: Kind,
-    loaded: OnceCell<Prepared>,
-    running: AtomicU32,
-    /// What a call may use.
-    pub(crate) limits: Arc<Limits>,
-    /// The function's counters.
-    pub(crate) metrics: FunctionMetrics,
-    /// Where its guests' output goes.
-    pub(crate) log: Arc<AppLog>,
-    /// Whose output it is.
-    pub(crate) origin: Arc<Origin>,
-    node: Metrics,
-}
-
-impl Program {
-    fn prepared(&self) -> Option<&Prepared> {
-        self.loaded.get()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if self.loaded.initialized() {
-            self.node.functions_loaded.dec();
-        }
-    }
-}
-
-/// What makes a program.
-pub(crate) struct ProgramSpec {
-    /// The artifact.
-    pub(crate) digest: Digest,
-    /// What kind of program it is.
-    pub(crate) kind: Kind,
-    /// What a call may use.
-    pub(crate) limits: Arc<Limits>,
-    /// The function's counters.
-    pub(crate) metrics: FunctionMetrics,
-    /// Where its guests' output goes.
-    pub(crate) log: Arc<AppLog>,
-    /// Whose output it is.
-    pub(crate) origin: Arc<Origin>,
-}
+/// How often instances that wait are looked at.
+const LOOK_AT_WAITING: Duration = Duration::from_millis(250);
+/// How often the node looks whether it is idle, while some function lacks a ready instance.
+const LOOK_FOR_IDLENESS: Duration = Duration::from_millis(5);
 
 /// One call of a program.
 pub(crate) struct Call {
@@ -133,16 +97,20 @@ pub(crate) struct EngineParts<'a> {
     /// Where artifacts are.
     pub(crate) blobs: Arc<dyn Blobs>,
     /// The node's metrics.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Runs programs.
 pub(crate) struct Engine {
-    engines: Arc<Engines>,
+    engines: ArcSwap<Engines>,
+    plan: PoolPlan,
+    cache_dir: PathBuf,
+    node_key: [u8; 32],
     compiler: Compiler,
     blobs: Arc<dyn Blobs>,
     ground: Ground,
-    metrics: Metrics,
+    residency: Arc<Residency>,
+    metrics: Arc<Metrics>,
     seats: Arc<Semaphore>,
     pool_size: u32,
     waiting: AtomicUsize,
@@ -150,18 +118,8 @@ pub(crate) struct Engine {
     queue_timeout: Duration,
 }
 
-/// A place in the pool, and in the count of a function's calls.
-struct Seat {
-    program: Arc<Program>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.program.running.fetch_sub(1, Relaxed);
-        self.program.metrics.active.dec();
-    }
-}
+/// A place in the pool.
+type Place = OwnedSemaphorePermit;
 
 impl Engine {
     /// Makes the pool and everything that is made once.
@@ -176,11 +134,21 @@ impl Engine {
         ticker::start(&engines.both())
             .map_err(|error| InvokeError::Internal(format!("no thread for the ticker: {error}")))?;
         let memory = MemoryBudget::new(plan.memory_budget);
+        // Most of the pool is always there for requests that need an instance of their own.
+        let waiting = Waiting::new(plan.instances as usize / 4, memory.clone());
         Ok(Self {
-            engines: Arc::new(engines),
+            engines: ArcSwap::from_pointee(engines),
+            plan: plan.clone(),
+            cache_dir: cache_dir.to_owned(),
+            node_key,
             compiler: Compiler::new(deploy, metrics.clone()),
             blobs,
-            ground: Ground { memory, instance_start: metrics.instance_start.clone() },
+            ground: Ground {
+                memory,
+                instance_start: metrics.instance_start.clone(),
+                waiting: Arc::new(waiting),
+            },
+            residency: Arc::new(Residency::new(plan.capacity, metrics.functions_loaded.clone())),
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
             pool_size: plan.instances,
@@ -192,18 +160,7 @@ impl Engine {
 
     /// A program. Its native code is loaded when it is first called.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Arc<Program> {
-        let ProgramSpec { digest, kind, limits, metrics, log, origin } = spec;
-        Arc::new(Program {
-            digest,
-            kind,
-            loaded: OnceCell::new(),
-            running: AtomicU32::new(0),
-            limits,
-            metrics,
-            log,
-            origin,
-            node: self.metrics.clone(),
-        })
+        Arc::new(Program::new(spec, self.metrics.clone()))
     }
 
     /// The imports of an artifact that nothing here implements.
@@ -213,7 +170,7 @@ impl Engine {
 
     /// Whether an artifact's native code is there already.
     pub(crate) fn is_compiled(&self, digest: &Digest, kind: Kind) -> bool {
-        self.engines.cache(kind).contains(digest)
+        self.engines.load().cache(kind).contains(digest)
     }
 
     /// Compiles an artifact, unless that was done before, and proves that it can be linked.
@@ -224,9 +181,17 @@ impl Engine {
         self.prepare(digest, kind).await.map(drop)
     }
 
+    /// Removes native code for engines that this node no longer has. Blocks on files.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn forget_other_engines(&self) -> std::io::Result<usize> {
+        self.engines.load().forget_others(&self.cache_dir)
+    }
+
     /// Removes an artifact's native code.
     pub(crate) fn forget(&self, digest: &Digest) {
-        self.engines.forget(digest);
+        self.engines.load().forget(digest);
     }
 
     /// Answers one request in an instance of its own, which is gone when the answer is.
@@ -247,13 +212,10 @@ impl Engine {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let seat = self.admit(program).await?;
-        if program.prepared().is_none() {
-            self.load(program).await?;
-        }
-        let head = HeadSlot::default();
-        let future = self.ground.guest(program, &call, request, head.clone())?;
-        let mut guest = Guest::new(future, program.clone(), call, seat);
+        let running = program.enter()?;
+        let seat = self.seat(program, &call).await?;
+        let (future, head) = self.ground.guest(program, &call, seat, request)?;
+        let mut guest = Guest::new(future, program.clone(), call, running);
         let (head, ended) = poll_fn(|cx| match guest.poll(cx) {
             // Its head may be there too: the guest ran from one end to the other.
             Poll::Ready(Ok(())) => Poll::Ready(
@@ -273,22 +235,31 @@ impl Engine {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// A place in the pool: at once, or after a short wait, or not at all.
-    async fn admit(&self, program: &Arc<Program>) -> Result<Seat, InvokeError> {
-        let limit = program.limits.concurrency;
-        if limit > 0 && program.running.load(Relaxed) >= limit {
-            return Err(InvokeError::Concurrency { limit });
+    /// Where a call runs: in an instance that waits for it, or in a new one.
+    async fn seat(&self, program: &Arc<Program>, call: &Call) -> Result<Seat, InvokeError> {
+        if let Some(instance) = program.take_kept() {
+            return Ok(Seat::Kept(instance));
         }
-        let permit = match self.seats.clone().try_acquire_owned() {
-            Ok(permit) => permit,
+        let sharing = program.sharing();
+        if sharing.is_some()
+            && let Some(seat) = program.enter_shared(&call.meter)
+        {
+            return Ok(Seat::Shared(seat));
+        }
+        let place = match self.seats.clone().try_acquire_owned() {
+            Ok(place) => place,
             Err(_) => self.queue_up().await?,
         };
-        program.running.fetch_add(1, Relaxed);
-        program.metrics.active.inc();
-        Ok(Seat { program: program.clone(), _permit: permit })
+        let resident = self.resident(program).await?;
+        let Some(reuse) = sharing else {
+            return Ok(Seat::New(resident, place));
+        };
+        let start = || Shared::start(&self.ground, program, reuse, resident, place);
+        let seat = program.enter_shared_or_start(&call.meter, start);
+        seat.map(Seat::Shared).ok_or(InvokeError::NoResponse)
     }
 
-    async fn queue_up(&self) -> Result<OwnedSemaphorePermit, InvokeError> {
+    async fn queue_up(&self) -> Result<Place, InvokeError> {
         /// One fewer waits, however the wait ends.
         struct Place<'a>(&'a AtomicUsize);
         impl Drop for Place<'_> {
@@ -308,23 +279,29 @@ impl Engine {
         }
     }
 
-    /// Loads a program once, however many requests wait for it.
-    async fn load(&self, program: &Program) -> Result<(), InvokeError> {
-        let load = async || {
-            let prepared = self.prepare(&program.digest, program.kind).await;
-            let prepared = prepared.map_err(|e| InvokeError::Unavailable(e.to_string()))?;
-            self.metrics.functions_loaded.inc();
-            program.metrics.cold_start();
-            Ok(prepared)
-        };
-        program.loaded.get_or_try_init(load).await.map(drop)
+    /// A program's native code, loaded once, however many requests wait for it.
+    async fn resident(&self, program: &Arc<Program>) -> Result<Arc<Resident>, InvokeError> {
+        if let Some(resident) = program.resident() {
+            self.residency.touch(&resident);
+            return Ok(resident);
+        }
+        let _loading = program.loading().await;
+        if let Some(resident) = program.resident() {
+            return Ok(resident);
+        }
+        let prepared = self.prepare(&program.digest(), program.kind()).await;
+        let prepared = prepared.map_err(|error| InvokeError::Unavailable(error.to_string()))?;
+        program.metrics().cold_start();
+        let (residency, loaded) = (self.residency.clone(), program.clone());
+        let admitted = tokio::task::spawn_blocking(move || residency.admit(&loaded, prepared));
+        admitted.await.map_err(|error| InvokeError::Internal(error.to_string()))
     }
 
     /// Loads and links; compiles first where the native code is not there.
     async fn prepare(&self, digest: &Digest, kind: Kind) -> Result<Prepared, CompileError> {
         let mut compiled = false;
         loop {
-            let (engines, digest) = (self.engines.clone(), *digest);
+            let (engines, digest) = (self.engines.load_full(), *digest);
             let loading = tokio::task::spawn_blocking(move || engines.prepare(&digest, kind));
             let failed = |error: tokio::task::JoinError| CompileError::Failed(error.to_string());
             match loading.await.map_err(failed)? {
@@ -353,6 +330,80 @@ impl Engine {
         let Some(file) = file else {
             return Err(CompileError::Failed(format!("artifact {digest} is gone")));
         };
-        self.compiler.compile(&file, digest, engine_of(kind), self.engines.cache(kind)).await
+        let engines = self.engines.load_full();
+        self.compiler.compile(&file, digest, engine_of(kind), engines.cache(kind)).await
+    }
+
+    /// Looks after instances that wait: drops them after their time, and makes some ready of
+    /// functions that are slow to start, while nothing else runs. Never ends.
+    pub(crate) async fn tend(&self) {
+        let mut look = tokio::time::interval(LOOK_AT_WAITING);
+        let waiting = &self.ground.waiting;
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    waiting.expire();
+                    self.watch_swap();
+                }
+                () = waiting.lack() => {
+                    tokio::time::sleep(LOOK_FOR_IDLENESS).await;
+                    if self.is_idle()
+                        && let Some(program) = waiting.next_lacking()
+                    {
+                        waiting.made(&program, self.make_ready(&program).await);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Swap may be turned on while the node serves.
+    fn watch_swap(&self) {
+        if !self.engines.load().page_map_reset || !pool::swap_in_use() {
+            return;
+        }
+        match self.harden() {
+            Ok(()) => tracing::warn!(
+                "swap was turned on: used memory is given back to the kernel from now on, which \
+                 costs more time; restart after turning it off"
+            ),
+            Err(error) => tracing::error!(%error, "swap was turned on, and isolation needs it off"),
+        }
+    }
+
+    /// Whether no request is at work.
+    fn is_idle(&self) -> bool {
+        let taken = self.pool_size as usize - self.seats.available_permits();
+        taken <= self.ground.waiting.count()
+    }
+
+    /// An instance that waits for its one request.
+    async fn make_ready(&self, program: &Arc<Program>) -> Option<Instance> {
+        let place = self.seats.clone().try_acquire_owned().ok()?;
+        let resident = program.resident()?;
+        let meter = Arc::<Meter>::default();
+        let budget = self.ground.budget(program.limits(), meter.clone());
+        let state = HostState::new(instance::log_stream(program, RequestId::new()), budget);
+        let mut making = std::pin::pin!(self.ground.make(&resident, state, place));
+        let making = poll_fn(|cx| meter.count(|| making.as_mut().poll(cx)));
+        let patience = Duration::from_millis(program.limits().first_byte_ms);
+        // Why it cannot be made is told to the request that needs it.
+        tokio::time::timeout(patience, making).await.ok()?.ok()
+    }
+
+    /// From now on every page of a used slot is given back to the kernel: swap is in use, which
+    /// hides pages from the page map. Calls that run end on the old pool, which nobody gets a slot
+    /// of any more.
+    ///
+    /// # Errors
+    /// When the machine does not give a second pool its memory maps.
+    fn harden(&self) -> Result<(), InvokeError> {
+        let plan = PoolPlan { page_map_reset: false, ..self.plan.clone() };
+        let engines = Engines::new(&plan, &self.cache_dir, self.node_key)
+            .and_then(|engines| Ok(ticker::start(&engines.both()).map(|()| engines)?))
+            .map_err(|error| InvokeError::Internal(format!("no strict pool: {error:#}")))?;
+        self.engines.store(Arc::new(engines));
+        self.residency.clear();
+        Ok(())
     }
 }

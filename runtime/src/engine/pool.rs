@@ -3,7 +3,11 @@
 //! Two engines, because support for the concurrency of WASI 0.3 costs every host call of 0.2
 //! guests a task that they never use.
 
-use super::config::{EngineConfig, Isolation, Limits};
+use super::{
+    config::{EngineConfig, Isolation, Limits},
+    residency::Capacity,
+};
+use rustix::process::{Resource, getrlimit};
 use std::{fmt, fs};
 use wasmtime::{
     Config, Enabled, Engine, ModuleVersionStrategy, OptLevel, PoolingAllocationConfig, Result,
@@ -25,6 +29,11 @@ const KEEP_RESIDENT: usize = 1 << 20;
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 /// Memory a stack and an instance's own records may take, in bytes.
 const OVERHEAD_PER_INSTANCE: u64 = 2 << 20;
+/// Memory maps of a function whose code is loaded; it has one file descriptor, too.
+const MAPS_PER_FUNCTION: u64 = 4;
+/// Slots that may stay warm although nobody uses them: each may keep what a function wrote
+/// resident, up to a mebibyte.
+const WARM_SLOTS: u32 = 100;
 
 /// Which of the two engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -69,7 +78,7 @@ impl Flavor {
             .total_memories(n.saturating_add(n / 2))
             .total_tables(n.saturating_mul(4))
             .total_stacks(n.saturating_add(n / 8))
-            .max_unused_warm_slots(n)
+            .max_unused_warm_slots(n.min(WARM_SLOTS))
             .max_memory_size(usize::try_from(plan.memory_limit).unwrap_or(usize::MAX))
             .table_elements(plan.table_elements)
             .max_core_instance_size(4 << 20)
@@ -110,6 +119,8 @@ pub(crate) struct PoolPlan {
     pub(crate) machine_memory: u64,
     /// Whether used slots are reset by page map.
     pub(crate) page_map_reset: bool,
+    /// How much native code may be in memory.
+    pub(crate) capacity: Capacity,
 }
 
 /// What the plan depends on.
@@ -117,6 +128,7 @@ pub(crate) struct PoolPlan {
 struct Machine {
     memory: u64,
     max_maps: u64,
+    max_files: u64,
     page_map_scan: bool,
     swap: bool,
 }
@@ -134,12 +146,18 @@ impl Machine {
         Self {
             memory: total.min(group),
             max_maps: read("/proc/sys/vm/max_map_count").trim().parse().unwrap_or(65_530),
+            max_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             page_map_scan: PoolingAllocationConfig::is_pagemap_scan_available(),
-            // A header line, then one line per swap area. A control group may forbid its use.
-            swap: read("/proc/swaps").lines().count() > 1
-                && read("/sys/fs/cgroup/memory.swap.max").trim() != "0",
+            swap: swap_in_use(),
         }
     }
+}
+
+/// Whether a page of this process may be swapped out.
+pub(crate) fn swap_in_use() -> bool {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    // A header line, then one line per swap area. A control group may forbid its use.
+    read("/proc/swaps").lines().count() > 1 && read("/sys/fs/cgroup/memory.swap.max").trim() != "0"
 }
 
 impl PoolPlan {
@@ -158,6 +176,19 @@ impl PoolPlan {
             0 => u32::try_from(derived).unwrap_or(16),
             set => set,
         };
+        // A sixth of the maps and half of the files, beside the pool's and the clients' share.
+        let by_maps = machine.max_maps / 6 / MAPS_PER_FUNCTION;
+        let functions = match config.loaded_functions {
+            0 => by_maps.min(machine.max_files / 2).max(16),
+            set => u64::from(set),
+        };
+        let capacity = Capacity {
+            functions: usize::try_from(functions).unwrap_or(usize::MAX),
+            bytes: match config.loaded_code_bytes {
+                0 => machine.memory / 16,
+                set => set,
+            },
+        };
         let memory_budget = match config.memory_budget_bytes {
             0 => machine.memory / 2,
             set => set,
@@ -173,6 +204,7 @@ impl PoolPlan {
             page_map_reset: config.isolation == Isolation::Fast
                 && machine.page_map_scan
                 && !machine.swap,
+            capacity,
         }
     }
 
@@ -205,7 +237,8 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { memory: 24 << 30, max_maps: 65_530, page_map_scan: true, swap: false }
+        let (memory, max_maps, max_files) = (24 << 30, 65_530, 20_000);
+        Machine { memory, max_maps, max_files, page_map_scan: true, swap: false }
     }
 
     fn plan(machine: &Machine) -> PoolPlan {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::host::{self, HostState, ModuleState};
 use faas_api::{Digest, Kind};
-use std::{io, path::Path};
+use std::{fs, io, path::Path};
 use wasmtime::{
     Engine, InstancePre, Linker as ModuleLinker, ResourcesRequired, Result,
     component::{Component, Linker},
@@ -29,6 +29,29 @@ pub(super) enum Prepared {
     Cgi01(InstancePre<ModuleState>),
 }
 
+impl Prepared {
+    /// The engine it is for.
+    pub(super) fn engine(&self) -> &Engine {
+        match self {
+            Self::Http03(pre) => pre.engine(),
+            Self::Http02(pre) => pre.engine(),
+            Self::Cgi02(pre) => pre.engine(),
+            Self::Cgi01(pre) => pre.module().engine(),
+        }
+    }
+
+    /// The size of its mapped native code, in bytes.
+    pub(super) fn image_bytes(&self) -> u64 {
+        let range = match self {
+            Self::Http03(pre) => pre.instance_pre().component().image_range(),
+            Self::Http02(pre) => pre.instance_pre().component().image_range(),
+            Self::Cgi02(pre) => pre.instance_pre().component().image_range(),
+            Self::Cgi01(pre) => pre.module().image_range(),
+        };
+        (range.end as u64).saturating_sub(range.start as u64)
+    }
+}
+
 /// One of the two engines with its linker and its native code.
 struct Side {
     engine: Engine,
@@ -42,6 +65,8 @@ pub(super) struct Engines {
     concurrent: Side,
     modules: ModuleLinker<ModuleState>,
     memory_limit: u64,
+    /// Whether used slots are reset by page map.
+    pub(super) page_map_reset: bool,
 }
 
 /// Why a program cannot be prepared.
@@ -77,7 +102,8 @@ impl Engines {
         let concurrent = side(Flavor::Concurrent, host::link_03)?;
         let mut modules = ModuleLinker::new(&sync.engine);
         host::link_01(&mut modules)?;
-        Ok(Self { sync, concurrent, modules, memory_limit: plan.memory_limit })
+        let PoolPlan { memory_limit, page_map_reset, .. } = *plan;
+        Ok(Self { sync, concurrent, modules, memory_limit, page_map_reset })
     }
 
     /// Both engines, for whoever ticks them.
@@ -94,6 +120,22 @@ impl Engines {
     pub(super) fn forget(&self, digest: &Digest) {
         self.sync.cache.remove(digest);
         self.concurrent.cache.remove(digest);
+    }
+
+    /// Removes native code below `root` that is for neither of them. Returns for how many engines.
+    pub(super) fn forget_others(&self, root: &Path) -> io::Result<usize> {
+        let mut forgotten = 0;
+        for entry in fs::read_dir(root)? {
+            let entry = entry?;
+            let ours = [&self.sync, &self.concurrent];
+            if ours.iter().all(|side| side.cache.dir() != entry.path())
+                && entry.file_type()?.is_dir()
+            {
+                fs::remove_dir_all(entry.path())?;
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
     }
 
     fn side(&self, kind: Kind) -> &Side {

@@ -13,7 +13,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use faas_api::{AppName, Digest, Traffic, VersionId};
+use faas_api::{AppName, Digest, Kind, Traffic, VersionId};
 use record::{AppRecord, NamedRecord, NewVersion, TrafficError};
 use serde::{Deserialize, Serialize};
 use snapshot::{Snapshot, SnapshotBuilder};
@@ -202,6 +202,22 @@ impl Functions {
     pub(crate) async fn digests(&self) -> Result<HashSet<Digest>, FunctionsError> {
         let apps = self.list().await?;
         Ok(apps.iter().flat_map(|(_, record)| record.digests()).collect())
+    }
+
+    /// Every artifact that some kept version refers to with its kind, once each, those that are
+    /// live first.
+    pub(crate) async fn artifacts(&self) -> Result<Vec<(Digest, Kind)>, FunctionsError> {
+        let apps = self.list().await?;
+        let of = |is_live: bool| {
+            apps.iter().flat_map(move |(_, record)| {
+                let versions = record.versions.iter();
+                let wanted = versions
+                    .filter(move |version| (record.traffic.percent_of(version.id) > 0) == is_live);
+                wanted.flat_map(|version| version.functions.iter().map(|f| (f.digest, f.kind)))
+            })
+        };
+        let mut seen = HashSet::new();
+        Ok(of(true).chain(of(false)).filter(|(digest, _)| seen.insert(*digest)).collect())
     }
 
     /// Follows changes that others make, from this revision on, until the registry ends.

@@ -149,6 +149,7 @@ mod tests {
                 digest: Digest::of(b"x"),
                 size: 1,
                 route: "/*".into(),
+                reuse: None,
             }],
             activate,
         }

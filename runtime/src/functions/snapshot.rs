@@ -92,7 +92,7 @@ pub(crate) struct SnapshotBuilder {
     /// What a call may use.
     pub(crate) limits: Arc<Limits>,
     /// The node's metrics.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// The apps' logs.
     pub(crate) logs: Arc<GuestLogs>,
     /// The newest revision that was seen of each app that is gone, so that a late word of its
@@ -186,7 +186,8 @@ impl SnapshotBuilder {
                     digest: function.digest,
                     kind: function.kind,
                     limits: self.limits.clone(),
-                    metrics: self.metrics.function(app, &function.name, version.id),
+                    reuse: function.reuse,
+                    app: app.clone(),
                     log: self.logs.app(app),
                     origin: Arc::new(origin),
                 }),

@@ -27,16 +27,26 @@ pub(crate) struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
+        Self::since(Instant::now())
+    }
+}
+
+impl Meter {
+    /// A meter of a call that began then.
+    pub(crate) fn since(started: Instant) -> Self {
         Self {
-            epoch: Instant::now(),
+            epoch: started,
             cpu_ns: AtomicU64::new(0),
             polling_since_ns: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
         }
     }
-}
 
-impl Meter {
+    /// When the call began.
+    pub(crate) fn started(&self) -> Instant {
+        self.epoch
+    }
+
     /// CPU time of the guest and its host calls: the time its worker thread spent on it. Reading
     /// the thread's own CPU clock would be exact and cost more than many a guest.
     pub(crate) fn cpu(&self) -> Duration {
@@ -46,6 +56,13 @@ impl Meter {
     /// The largest sum of its linear memories, in bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
         self.memory_peak.load(Relaxed)
+    }
+
+    /// Counts time that was measured elsewhere, and memory that an instance had.
+    pub(crate) fn add(&self, cpu: Duration, memory: u64) {
+        let cpu = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
+        self.cpu_ns.fetch_add(cpu, Relaxed);
+        self.memory_peak.fetch_max(memory, Relaxed);
     }
 
     /// Runs one poll of the guest, and counts its time.
@@ -88,6 +105,11 @@ impl MemoryBudget {
     /// The bytes there are in all.
     pub(crate) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// Whether less than half of it is used.
+    pub(crate) fn has_room(&self) -> bool {
+        self.used.load(Relaxed) < self.limit / 2
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -164,6 +186,19 @@ impl Budget {
             return Ok(());
         }
         Err(CpuExhausted { limit: self.cpu_limit, used })
+    }
+
+    /// The same instance serves another request, which is counted by this meter. Memory that the
+    /// instance has is part of what that request uses.
+    pub(crate) fn serve(&mut self, meter: Arc<Meter>) {
+        meter.memory_peak.fetch_max(self.memory, Relaxed);
+        self.meter = meter;
+        self.refused = None;
+    }
+
+    /// Linear memory of the instance now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// The last growth that was refused, if one was: it explains most traps that follow.

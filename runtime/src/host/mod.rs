@@ -10,7 +10,9 @@ pub(crate) mod stdio;
 
 pub(crate) use budget::{Budget, CpuExhausted, MemoryBudget, Meter};
 
+use crate::request_id::RequestId;
 use http::Hooks;
+use std::sync::Arc;
 use stdio::LogStream;
 use wasmtime::{Result, component::Linker};
 use wasmtime_wasi::{
@@ -34,7 +36,7 @@ pub(crate) struct HostState {
     /// because answering a request needs none.
     wasi: Option<WasiCtx>,
     /// What they will be connected with.
-    streams: Option<Streams>,
+    streams: Streams,
     http: WasiHttpCtx,
     hooks: Hooks,
     table: ResourceTable,
@@ -47,7 +49,7 @@ enum Streams {
     /// It speaks HTTP by itself; both of its outputs are log lines.
     Log(LogStream),
     /// It is called as CGI.
-    Cgi(CgiStreams),
+    Cgi(Option<CgiStreams>),
 }
 
 impl HostState {
@@ -58,26 +60,45 @@ impl HostState {
 
     /// The state of a component that is called as CGI.
     pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
-        Self::with(Streams::Cgi(cgi), budget)
+        Self::with(Streams::Cgi(Some(cgi)), budget)
     }
 
     fn with(streams: Streams, budget: Budget) -> Self {
         let mut table = ResourceTable::with_capacity(16);
         table.set_max_capacity(MAX_HANDLES);
         let http = WasiHttpCtx::new();
-        Self { wasi: None, streams: Some(streams), http, hooks: Hooks, table, budget }
+        Self { wasi: None, streams, http, hooks: Hooks, table, budget }
+    }
+
+    /// The same instance serves another request: what is counted and logged is that request's.
+    pub(crate) fn serve(&mut self, request: RequestId, meter: Arc<Meter>) {
+        self.log_as(request);
+        self.budget.serve(meter);
+    }
+
+    /// The instance waits for its next request.
+    pub(crate) fn rest(&self) {
+        if let Streams::Log(output) = &self.streams {
+            output.rest();
+        }
+    }
+
+    /// What is logged from now on is this request's.
+    pub(crate) fn log_as(&mut self, request: RequestId) {
+        if let Streams::Log(output) = &self.streams {
+            output.serve(request);
+        }
     }
 }
 
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let streams = &mut self.streams;
-        let ctx = self.wasi.get_or_insert_with(|| match streams.take() {
-            Some(Streams::Cgi(cgi)) => cgi.context().build(),
-            Some(Streams::Log(output)) => {
+        let ctx = self.wasi.get_or_insert_with(|| match streams {
+            Streams::Log(output) => {
                 denied().stdout(output.stdout()).stderr(output.stderr()).build()
             }
-            None => denied().build(),
+            Streams::Cgi(cgi) => cgi.take().map_or_else(denied, CgiStreams::context).build(),
         });
         WasiCtxView { ctx, table: &mut self.table }
     }

@@ -20,59 +20,89 @@ use wasmtime_wasi::{
 /// Bytes that one write may carry.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Where the output of one call goes.
+/// Where the output of an instance goes: to its app's log, in the name of the request it serves.
 #[derive(Clone)]
-pub(crate) struct LogStream(Arc<CallLog>);
+pub(crate) struct LogStream(Arc<Streams>);
 
-/// The log of one call.
-pub(crate) struct CallLog {
-    /// The app's log.
-    pub(crate) log: Arc<AppLog>,
-    /// Whose output it is.
-    pub(crate) origin: Arc<Origin>,
-    /// Of which request.
-    pub(crate) request_id: RequestId,
-    /// What the call may write, both streams together.
-    pub(crate) budget: Arc<LogBudget>,
+struct Streams {
+    log: Arc<AppLog>,
+    origin: Arc<Origin>,
+    /// What one call may write, both streams together, in bytes.
+    limit: usize,
+    state: Mutex<State>,
+}
+
+/// The request at hand, and its streams. Most guests never open one, so they are made when they
+/// do; handles of one stream share it, so that lines do not mix.
+struct State {
+    request: RequestId,
+    budget: Option<Arc<LogBudget>>,
+    stdout: Option<GuestOutput>,
+    stderr: Option<GuestOutput>,
 }
 
 impl LogStream {
-    /// Output of one call.
-    pub(crate) fn new(log: CallLog) -> Self {
-        Self(Arc::new(log))
+    /// Output in the name of a request, of so many bytes.
+    pub(crate) fn new(
+        log: Arc<AppLog>,
+        origin: Arc<Origin>,
+        limit: usize,
+        request: RequestId,
+    ) -> Self {
+        let state = State { request, budget: None, stdout: None, stderr: None };
+        Self(Arc::new(Streams { log, origin, limit, state: Mutex::new(state) }))
+    }
+
+    /// From now on another request is served, with a budget of its own. Unfinished lines of the
+    /// one before end.
+    pub(crate) fn serve(&self, request: RequestId) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { request, budget: None, stdout: None, stderr: None };
+    }
+
+    /// Nothing more comes for now: unfinished lines end.
+    pub(crate) fn rest(&self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.stdout, state.stderr) = (None, None);
     }
 
     /// The standard output.
     pub(super) fn stdout(&self) -> LogOutput {
-        self.output(Kind::Stdout)
+        LogOutput { kind: Kind::Stdout, stream: self.clone() }
     }
 
     /// The standard error.
     pub(super) fn stderr(&self) -> LogOutput {
-        self.output(Kind::Stderr)
+        LogOutput { kind: Kind::Stderr, stream: self.clone() }
     }
 
-    fn output(&self, kind: Kind) -> LogOutput {
-        LogOutput { kind, lines: Arc::default(), stream: self.clone() }
+    fn append(&self, kind: Kind, bytes: &[u8]) {
+        let Streams { log, origin, limit, state } = &*self.0;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { request, budget, stdout, stderr } = &mut *state;
+        let output = match kind {
+            Kind::Stdout => stdout,
+            Kind::Stderr => stderr,
+        };
+        let output = output.get_or_insert_with(|| {
+            let budget = budget.get_or_insert_with(|| LogBudget::new(*limit)).clone();
+            GuestOutput::new(log.clone(), origin.clone(), *request, kind, budget)
+        });
+        output.write(bytes);
     }
 }
 
-/// One of the two streams. Most guests never open it, so it is made when they do; handles of one
-/// stream share it, so that lines do not mix.
+/// One of the two streams, and a guest's handle of it. Never blocks: what is over the budget is
+/// dropped and counted.
+#[derive(Clone)]
 pub(super) struct LogOutput {
     kind: Kind,
-    lines: Arc<Mutex<Option<GuestOutput>>>,
     stream: LogStream,
 }
 
 impl LogOutput {
-    fn handle(&self) -> LogHandle {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let CallLog { log, origin, request_id, budget } = &*self.stream.0;
-        lines.get_or_insert_with(|| {
-            GuestOutput::new(log.clone(), origin.clone(), *request_id, self.kind, budget.clone())
-        });
-        LogHandle(self.lines.clone())
+    fn append(&self, bytes: &[u8]) {
+        self.stream.append(self.kind, bytes);
     }
 }
 
@@ -84,32 +114,21 @@ impl IsTerminal for LogOutput {
 
 impl StdoutStream for LogOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.handle())
+        Box::new(self.clone())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.handle())
-    }
-}
-
-/// A guest's handle of a stream. Never blocks: what is over the budget is dropped and counted.
-struct LogHandle(Arc<Mutex<Option<GuestOutput>>>);
-
-impl LogHandle {
-    fn append(&self, bytes: &[u8]) {
-        if let Some(lines) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            lines.write(bytes);
-        }
+        Box::new(self.clone())
     }
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for LogHandle {
+impl Pollable for LogOutput {
     async fn ready(&mut self) {}
 }
 
 #[wasmtime_wasi::async_trait]
-impl OutputStream for LogHandle {
+impl OutputStream for LogOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.append(&bytes);
         Ok(())
@@ -124,7 +143,7 @@ impl OutputStream for LogHandle {
     }
 }
 
-impl AsyncWrite for LogHandle {
+impl AsyncWrite for LogOutput {
     fn poll_write(
         self: Pin<&mut Self>,
         _cx: &mut Context<'_>,

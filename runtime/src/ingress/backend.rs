@@ -17,6 +17,7 @@ use bytes::Bytes;
 use faas_api::{AppName, LogSource, VersionId};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
+use jiff::Timestamp;
 use std::{
     cell::Cell,
     hash::{BuildHasher, RandomState},
@@ -52,7 +53,7 @@ pub(super) trait Function: Send + Sync + Unpin + 'static {
     fn body_limit(&self) -> u64;
     fn metrics(&self) -> &FunctionMetrics;
     /// Appends to the app's log.
-    fn log(&self, id: RequestId, source: LogSource);
+    fn log(&self, id: RequestId, time: Timestamp, source: LogSource);
 }
 
 /// The node: what is deployed, and the engine.
@@ -120,15 +121,15 @@ impl Function for Deployed {
     }
 
     fn body_limit(&self) -> u64 {
-        self.program.limits.request_body_bytes
+        self.program.limits().request_body_bytes
     }
 
     fn metrics(&self) -> &FunctionMetrics {
-        &self.program.metrics
+        self.program.metrics()
     }
 
-    fn log(&self, id: RequestId, source: LogSource) {
-        self.program.log.push(&self.program.origin, id, source);
+    fn log(&self, id: RequestId, time: Timestamp, source: LogSource) {
+        self.program.log().push(self.program.origin(), id, time, source);
     }
 }
 

@@ -191,7 +191,7 @@ async fn invoke<B: Backend>(
 }
 
 /// Sends a guest's response, if HTTP allows it.
-fn finish<B, F>(response: Response<B>, mut ticket: Ticket<F>) -> Response<Answer<B, F>>
+fn finish<B, F>(response: Response<B>, mut ticket: Box<Ticket<F>>) -> Response<Answer<B, F>>
 where
     B: http_body::Body,
     F: Function,
@@ -211,13 +211,16 @@ where
 }
 
 /// Says what went wrong.
-fn fail<B, F: Function>(failure: Failure, mut ticket: Ticket<F>) -> Response<Answer<B, F>> {
+fn fail<B, F: Function>(failure: Failure, mut ticket: Box<Ticket<F>>) -> Response<Answer<B, F>> {
     ticket.fails(failure.code, failure.cause);
     own(respond::error(failure.code, failure.detail, ticket.labels()), ticket)
 }
 
 /// Sends a response of the node's own.
-fn own<B, F: Function>(response: Response<Bytes>, mut ticket: Ticket<F>) -> Response<Answer<B, F>> {
+fn own<B, F: Function>(
+    response: Response<Bytes>,
+    mut ticket: Box<Ticket<F>>,
+) -> Response<Answer<B, F>> {
     let (mut head, mut body) = response.into_parts();
     ticket.answers(head.status.as_u16());
     if ticket.method() == Method::HEAD && !body.is_empty() {

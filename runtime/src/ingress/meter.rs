@@ -10,6 +10,7 @@ use super::{
     respond::{Content, Labels},
 };
 use crate::{
+    clock,
     engine::{InvokeError, Meter},
     request_id::RequestId,
     telemetry::metrics::Metrics,
@@ -37,7 +38,7 @@ const POLLS_UNTIL_SENT: u8 = 2;
 
 /// Where requests are written down.
 pub(super) struct Books {
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) log: Log,
     /// The node has stopped waiting for its requests.
     pub(super) cut: CancellationToken,
@@ -65,9 +66,10 @@ pub(super) struct Ticket<F: Function> {
 }
 
 impl<F: Function> Ticket<F> {
-    pub(super) fn new(books: Arc<Books>, method: Method, uri: Uri) -> Self {
+    /// Boxed: it is handed on a few times, and is not small.
+    pub(super) fn new(books: Arc<Books>, method: Method, uri: Uri) -> Box<Self> {
         let id = RequestId::new();
-        Self {
+        Box::new(Self {
             books,
             id,
             id_header: id.header(),
@@ -83,7 +85,7 @@ impl<F: Function> Ticket<F> {
             sent: 0,
             failure: None,
             complete: false,
-        }
+        })
     }
 
     pub(super) fn id(&self) -> RequestId {
@@ -125,7 +127,7 @@ impl<F: Function> Ticket<F> {
 
     /// The function is called; `Meter` has what that costs.
     pub(super) fn meters(&mut self) -> Arc<Meter> {
-        self.meter.insert(Arc::default()).clone()
+        self.meter.insert(Arc::new(Meter::since(self.started))).clone()
     }
 
     /// This is the status of the answer.
@@ -201,15 +203,18 @@ impl<F: Function> Ticket<F> {
                 }
             }
         }
+        let now = clock::now();
         if let Some(failure) = &self.failure {
             match failure.is_guests_fault() {
                 true => metrics.failure(failure.code().as_str()),
                 false => metrics.rejected(failure.code().as_str()),
             }
-            function.log(self.id, LogSource::Failure { message: failure.to_string() });
+            let message = failure.to_string();
+            function.log(self.id, now, LogSource::Failure { message });
         }
         function.log(
             self.id,
+            now,
             LogSource::Request {
                 method: cut(self.method.as_str(), MAX_METHOD_BYTES),
                 path: cut(self.uri.path().get(self.prefix..).unwrap_or_default(), MAX_PATH_BYTES),
@@ -242,7 +247,7 @@ fn cut(text: &str, max_bytes: usize) -> String {
 pub(super) struct Answer<B, F: Function> {
     // Dropped first: a guest that is cancelled has used what it has used.
     source: Source<B>,
-    ticket: Ticket<F>,
+    ticket: Box<Ticket<F>>,
 }
 
 enum Source<B> {
@@ -261,14 +266,14 @@ struct Guest<B> {
     body: B,
     /// What it still owes, where its head says how much there is.
     owes: Option<u64>,
-    /// What came behind the last of what it owed.
-    next: Option<Frame<Bytes>>,
+    /// What came behind the last of what it owed: hardly ever anything.
+    next: Option<Box<Frame<Bytes>>>,
     ended: bool,
 }
 
 impl<B, F: Function> Answer<B, F> {
     /// A body that a guest writes.
-    pub(super) fn of_guest(body: B, content: Content, mut ticket: Ticket<F>) -> Self
+    pub(super) fn of_guest(body: B, content: Content, mut ticket: Box<Ticket<F>>) -> Self
     where
         B: Body,
     {
@@ -283,7 +288,7 @@ impl<B, F: Function> Answer<B, F> {
     }
 
     /// A body of the node's own.
-    pub(super) fn own(bytes: Bytes, mut ticket: Ticket<F>) -> Self {
+    pub(super) fn own(bytes: Bytes, mut ticket: Box<Ticket<F>>) -> Self {
         ticket.complete = bytes.is_empty();
         Self { source: Source::Own(bytes), ticket }
     }
@@ -353,7 +358,7 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         if let Some(next) = self.next.take() {
-            return Poll::Ready(Some(Ok(next)));
+            return Poll::Ready(Some(Ok(*next)));
         }
         if self.ended {
             return Poll::Ready(None);
@@ -415,7 +420,7 @@ where
             Poll::Ready(Some(Err(error))) => Err(error),
             Poll::Ready(Some(Ok(frame))) => {
                 self.pay(&frame)?;
-                self.next = Some(frame);
+                self.next = Some(Box::new(frame));
                 Ok(())
             }
         }

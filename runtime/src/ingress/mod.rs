@@ -195,7 +195,7 @@ pub(crate) struct IngressParts {
     /// What runs it.
     pub(crate) engine: Arc<Engine>,
     /// Where requests are counted.
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// How the node's log is written, and so the access log.
     pub(crate) log_format: LogFormat,
 }

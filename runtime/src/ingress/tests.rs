@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_millis(60);
 
 /// What the function did and what was written about it.
 struct Seen {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     function: FunctionMetrics,
     log: Mutex<Vec<LogSource>>,
     logged: Notify,
@@ -65,7 +65,7 @@ impl Function for FakeFunction {
         &self.0.function
     }
 
-    fn log(&self, _: RequestId, source: LogSource) {
+    fn log(&self, _: RequestId, _: jiff::Timestamp, source: LogSource) {
         self.0.log.lock().unwrap().push(source);
         self.0.logged.notify_one();
     }
@@ -177,7 +177,7 @@ impl Node {
 
     async fn with_patience(body_idle: Duration) -> Self {
         let config = IngressConfig { access_log: AccessLog::Off, ..IngressConfig::default() };
-        let metrics = Metrics::new().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
         let (app, function) = ("app".parse().unwrap(), "main".parse().unwrap());
         let seen = Arc::new(Seen {
             function: metrics.function(&app, &function, VersionId::new(3)),

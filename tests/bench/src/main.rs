@@ -15,6 +15,7 @@
 )]
 
 mod load;
+mod many;
 mod paced;
 mod process;
 mod report;
@@ -43,6 +44,9 @@ struct Args {
     /// Only rows whose name contains one of these.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Instead of the table: one node with so many functions; first calls; requests asleep.
+    #[arg(long, default_value_t = 0)]
+    many: usize,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -57,6 +61,10 @@ struct Args {
 fn main() {
     let args = Args::parse();
     rows::require_artifacts();
+    if args.many > 0 {
+        let many = serde_json::to_string_pretty(&many::run(&args.faas, args.many));
+        return println!("{}", many.expect("numbers"));
+    }
     let bench = Bench::start(&args.faas, &args.peers, &args.only);
     let rows = &bench.rows;
     assert!(!rows.is_empty(), "no row is left");

@@ -29,7 +29,7 @@ impl Writer {
     fn say(&self, message: &str) -> RequestId {
         let id = RequestId::new();
         let message = message.to_owned();
-        self.log.push(&self.origin, id, LogSource::Stdout { message });
+        self.log.push(&self.origin, id, crate::clock::now(), LogSource::Stdout { message });
         id
     }
 }

@@ -138,7 +138,7 @@ impl Deploys for Pretender {
             b"panic" => panic!("/secret/path"),
             _ => {}
         }
-        let DeployRequest { app, function, message, activate, created_by } = request;
+        let DeployRequest { app, function, message, activate, created_by, .. } = request;
         let function = function.unwrap_or_else(|| "main".parse().unwrap());
         let functions = vec![function_of(function.as_str(), digest)];
         let new = NewVersion { created_by, message, functions, activate };
@@ -150,6 +150,7 @@ impl Deploys for Pretender {
             kind: Kind::Cgi01,
             digest,
             size,
+            reuse: None,
             active: activate,
             previous,
             url: self.addresses.main(&app),
@@ -166,7 +167,14 @@ impl Deploys for Pretender {
 }
 
 fn function_of(name: &str, digest: Digest) -> Function {
-    Function { name: name.parse().unwrap(), kind: Kind::Cgi01, digest, size: 7, route: "/*".into() }
+    Function {
+        name: name.parse().unwrap(),
+        kind: Kind::Cgi01,
+        digest,
+        size: 7,
+        route: "/*".into(),
+        reuse: None,
+    }
 }
 
 /// A node that is nothing but its API.
@@ -181,7 +189,7 @@ struct Node {
     readiness: Readiness,
     shutdown: Shutdown,
     spec: Value,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     addresses: Addresses,
     config: AdminConfig,
     patience: Patience,
@@ -191,7 +199,7 @@ struct Node {
 impl Node {
     async fn new() -> Self {
         let cache = tempfile::tempdir().unwrap();
-        let metrics = Metrics::new().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
         let logs = Arc::new(GuestLogs::counted(1000, metrics.clone()));
         let disk = Arc::new(Disk::default());
         let builder = SnapshotBuilder {
@@ -323,7 +331,7 @@ fn request(method: &str, target: &str) -> axum::http::request::Builder {
         .header("authorization", format!("Bearer {TOKEN}"))
 }
 
-fn engine(cache: &TempDir, metrics: &Metrics) -> Arc<Engine> {
+fn engine(cache: &TempDir, metrics: &Arc<Metrics>) -> Arc<Engine> {
     let config = EngineConfig { pool_size: 1, ..EngineConfig::default() };
     let engine = Engine::new(EngineParts {
         config: &config,

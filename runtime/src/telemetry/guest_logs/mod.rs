@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use output::{GuestOutput, LogBudget, OutputStream};
 pub(crate) use reader::{LogReader, Query};
 
-use crate::{clock, request_id::RequestId, telemetry::metrics::Metrics};
+use crate::{request_id::RequestId, telemetry::metrics::Metrics};
 use dashmap::DashMap;
 use faas_api::{AppName, FunctionName, LogLine, LogSource, VersionId};
 use jiff::Timestamp;
@@ -28,8 +28,8 @@ use prometheus::IntCounter;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 use tokio::sync::watch;
@@ -49,7 +49,7 @@ const PAGE: usize = 64;
 /// Every app's log.
 pub(crate) struct GuestLogs {
     apps: DashMap<AppName, Arc<AppLog>>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     lines: usize,
     /// What one app may hold now, in bytes.
     allowance: Arc<AtomicUsize>,
@@ -57,7 +57,7 @@ pub(crate) struct GuestLogs {
 
 impl GuestLogs {
     /// Logs that keep up to `capacity` lines per app, and count those that are lost.
-    pub(crate) fn counted(capacity: usize, metrics: Metrics) -> Self {
+    pub(crate) fn counted(capacity: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             apps: DashMap::new(),
             metrics,
@@ -69,7 +69,7 @@ impl GuestLogs {
     /// Logs with metrics of their own.
     #[cfg(test)]
     pub(crate) fn new(capacity: usize) -> Self {
-        Self::counted(capacity, Metrics::new().unwrap())
+        Self::counted(capacity, Arc::new(Metrics::new().unwrap()))
     }
 
     /// The log of an app, made when there is none.
@@ -82,9 +82,11 @@ impl GuestLogs {
                 app: app.clone(),
                 lines: self.lines,
                 allowance: self.allowance.clone(),
-                lost: self.metrics.log_lines_dropped(app),
+                metrics: self.metrics.clone(),
+                lost: OnceLock::new(),
                 ring: Mutex::default(),
-                closed: watch::Sender::new(false),
+                closed: AtomicBool::new(false),
+                changes: OnceLock::new(),
             })
         };
         let log = self.apps.entry(app.clone()).or_insert_with(new).clone();
@@ -100,7 +102,7 @@ impl GuestLogs {
     /// Forgets an app that was deleted. Whoever follows its log comes to its end.
     pub(crate) fn remove(&self, app: &AppName) {
         if let Some((_, log)) = self.apps.remove(app) {
-            log.closed.send_replace(true);
+            log.close();
         }
         self.share();
     }
@@ -156,11 +158,15 @@ pub(crate) struct AppLog {
     app: AppName,
     lines: usize,
     allowance: Arc<AtomicUsize>,
-    /// Lines that were displaced or cut off.
-    lost: IntCounter,
+    metrics: Arc<Metrics>,
+    /// Lines that were displaced or cut off; made by the first one.
+    lost: OnceLock<IntCounter>,
     ring: Mutex<Ring>,
-    /// Marked as changed by every line, for followers; true once the app is deleted.
-    closed: watch::Sender<bool>,
+    /// The app was deleted.
+    closed: AtomicBool,
+    /// Marked as changed by every line; true once the app is deleted. Made by the first follower:
+    /// most apps of a large node have none.
+    changes: OnceLock<watch::Sender<bool>>,
 }
 
 /// The newest lines. Their numbers have no gaps, so a number says where its line is.
@@ -189,12 +195,17 @@ impl Ring {
 
 impl AppLog {
     /// Appends a line; the oldest make room.
-    pub(crate) fn push(&self, origin: &Arc<Origin>, request_id: RequestId, mut source: LogSource) {
+    pub(crate) fn push(
+        &self,
+        origin: &Arc<Origin>,
+        request_id: RequestId,
+        time: Timestamp,
+        mut source: LogSource,
+    ) {
         if let LogSource::Failure { message } = &mut source {
             message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
         }
-        let mut record =
-            Record { seq: 0, time: clock::now(), origin: origin.clone(), request_id, source };
+        let mut record = Record { seq: 0, time, origin: origin.clone(), request_id, source };
         let bytes = self.allowance.load(Ordering::Relaxed);
         let mut ring = self.ring();
         ring.newest += 1;
@@ -205,8 +216,10 @@ impl AppLog {
         drop(ring);
         // Nobody follows most of the time; then this is one atomic load. A follower subscribes
         // before it looks at the ring, so it either sees this line there or is seen here.
-        if self.closed.receiver_count() > 0 {
-            self.closed.send_modify(|_| {});
+        if let Some(changes) = self.changes.get()
+            && changes.receiver_count() > 0
+        {
+            changes.send_modify(|_| {});
         }
         self.lost(dropped);
     }
@@ -214,8 +227,32 @@ impl AppLog {
     /// Counts lines that nobody will read.
     fn lost(&self, lines: u64) {
         if lines > 0 {
-            self.lost.inc_by(lines);
+            self.lost.get_or_init(|| self.metrics.log_lines_dropped(&self.app)).inc_by(lines);
         }
+    }
+
+    /// How many were counted.
+    #[cfg(test)]
+    fn lines_lost(&self) -> u64 {
+        self.lost.get().map_or(0, IntCounter::get)
+    }
+
+    /// Ends the log: whoever follows it comes to its end.
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        if let Some(changes) = self.changes.get() {
+            changes.send_replace(true);
+        }
+    }
+
+    /// What tells a follower that there is more, or that there never will be.
+    fn subscribe(&self) -> watch::Receiver<bool> {
+        let changes = self.changes.get_or_init(|| watch::Sender::new(false));
+        // It may have been closed just before there was anything to tell it with.
+        if self.closed.load(Ordering::SeqCst) {
+            changes.send_replace(true);
+        }
+        changes.subscribe()
     }
 
     /// Up to a page of lines with numbers from `first` on.

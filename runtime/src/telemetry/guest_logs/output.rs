@@ -4,7 +4,7 @@ use super::{
     AppLog, MAX_LINE_BYTES, Origin,
     escape::{cut, hex},
 };
-use crate::request_id::RequestId;
+use crate::{clock, request_id::RequestId};
 use faas_api::LogSource;
 use std::sync::{
     Arc,
@@ -160,7 +160,7 @@ impl GuestOutput {
             OutputStream::Stdout => LogSource::Stdout { message },
             OutputStream::Stderr => LogSource::Stderr { message },
         };
-        self.log.push(&self.origin, self.request_id, source);
+        self.log.push(&self.origin, self.request_id, clock::now(), source);
     }
 }
 

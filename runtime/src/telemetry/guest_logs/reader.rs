@@ -20,7 +20,7 @@ pub(crate) struct Query {
 impl AppLog {
     /// Reads from where a query begins, oldest line first.
     pub(crate) fn reader(self: &Arc<Self>, query: &Query) -> LogReader {
-        let changes = self.closed.subscribe();
+        let changes = self.subscribe();
         let upto = self.ring().newest;
         let mut reader = LogReader {
             log: self.clone(),

@@ -1,0 +1,213 @@
+//! A function as the engine knows it: small while nobody calls it.
+
+use super::{
+    InvokeError,
+    config::Limits,
+    instance::Instance,
+    residency::Resident,
+    reuse::{Shared, Stash, lock, shared},
+};
+use crate::host::Meter;
+use crate::telemetry::{
+    guest_logs::{AppLog, Origin},
+    metrics::{FunctionMetrics, Metrics},
+};
+use arc_swap::ArcSwapOption;
+use faas_api::{AppName, Digest, Kind, Reuse};
+use std::sync::{
+    Arc, Mutex, OnceLock,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+/// What makes a program.
+pub(crate) struct ProgramSpec {
+    /// The artifact.
+    pub(crate) digest: Digest,
+    /// What kind of program it is.
+    pub(crate) kind: Kind,
+    /// What a call may use.
+    pub(crate) limits: Arc<Limits>,
+    /// Whether its requests share instances, and how many of them.
+    pub(crate) reuse: Option<Reuse>,
+    /// Whose it is.
+    pub(crate) app: AppName,
+    /// Where its guests' output goes.
+    pub(crate) log: Arc<AppLog>,
+    /// Which function of which version.
+    pub(crate) origin: Arc<Origin>,
+}
+
+/// What to run, and what a call of it may use. Thousands of these cost little: native code,
+/// counters and instances are there from the first call on, and code only for as long as there is
+/// room for it.
+pub(crate) struct Program {
+    spec: ProgramSpec,
+    node: Arc<Metrics>,
+    metrics: OnceLock<Box<FunctionMetrics>>,
+    resident: ArcSwapOption<Resident>,
+    /// Held while native code is loaded, so that it is loaded once.
+    loading: tokio::sync::Mutex<()>,
+    running: AtomicU32,
+    kept: OnceLock<Box<Keep>>,
+}
+
+/// Instances that outlive a request, or wait for their first.
+#[derive(Default)]
+pub(super) struct Keep {
+    /// Those that serve one request at a time.
+    pub(super) stash: Stash,
+    /// Those that serve several at once.
+    pub(super) shared: Mutex<Vec<Arc<Shared>>>,
+}
+
+impl Program {
+    /// A program that nobody has called.
+    pub(super) fn new(spec: ProgramSpec, node: Arc<Metrics>) -> Self {
+        Self {
+            spec,
+            node,
+            metrics: OnceLock::new(),
+            resident: ArcSwapOption::empty(),
+            loading: tokio::sync::Mutex::default(),
+            running: AtomicU32::new(0),
+            kept: OnceLock::new(),
+        }
+    }
+
+    /// The artifact.
+    pub(super) fn digest(&self) -> Digest {
+        self.spec.digest
+    }
+
+    /// What kind of program it is.
+    pub(super) fn kind(&self) -> Kind {
+        self.spec.kind
+    }
+
+    /// Whether its requests share instances.
+    pub(super) fn reuse(&self) -> Option<Reuse> {
+        self.spec.reuse
+    }
+
+    /// What a call may use.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.spec.limits
+    }
+
+    /// Where its guests' output goes.
+    pub(crate) fn log(&self) -> &Arc<AppLog> {
+        &self.spec.log
+    }
+
+    /// Whose output it is.
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.spec.origin
+    }
+
+    /// The function's counters. A function that was never called has none.
+    pub(crate) fn metrics(&self) -> &FunctionMetrics {
+        self.metrics.get_or_init(|| {
+            let Origin { function, version } = &*self.spec.origin;
+            Box::new(self.node.function(&self.spec.app, function, *version))
+        })
+    }
+
+    /// Its native code, if that is in memory.
+    pub(super) fn resident(&self) -> Option<Arc<Resident>> {
+        self.resident.load_full()
+    }
+
+    /// Puts native code in place, or takes it away; calls that run keep what they have.
+    pub(super) fn set_resident(&self, resident: Option<Arc<Resident>>) {
+        self.resident.store(resident);
+    }
+
+    /// One at a time may load.
+    pub(super) async fn loading(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.loading.lock().await
+    }
+
+    /// Counts a call, unless there are as many as there may be.
+    pub(super) fn enter(self: &Arc<Self>) -> Result<Running, InvokeError> {
+        let limit = self.spec.limits.concurrency;
+        if limit > 0 && self.running.load(Relaxed) >= limit {
+            return Err(InvokeError::Concurrency { limit });
+        }
+        self.running.fetch_add(1, Relaxed);
+        self.metrics().active.inc();
+        Ok(Running(self.clone()))
+    }
+
+    /// Its instances that outlive a request, if there ever was one.
+    pub(super) fn keep(&self) -> Option<&Keep> {
+        self.kept.get().map(|keep| &**keep)
+    }
+
+    /// The same, made when there is none; the second value says so.
+    pub(super) fn keep_or_new(&self) -> (&Keep, bool) {
+        let mut new = false;
+        let keep = self.kept.get_or_init(|| {
+            new = true;
+            Box::default()
+        });
+        (keep, new)
+    }
+
+    /// An instance that waits for a request.
+    pub(super) fn take_kept(&self) -> Option<Instance> {
+        self.keep()?.stash.take()
+    }
+
+    /// How its instances serve several requests at once, if they do. Only WASI 0.3 can.
+    pub(super) fn sharing(&self) -> Option<Reuse> {
+        let can = self.spec.kind == Kind::Http03;
+        self.spec.reuse.filter(|reuse| can && reuse.concurrency > 1)
+    }
+
+    /// A seat in an instance that serves several requests at once.
+    pub(super) fn enter_shared(&self, meter: &Arc<Meter>) -> Option<shared::Seat> {
+        lock(&self.keep()?.shared).iter().find_map(|instance| instance.enter(meter))
+    }
+
+    /// The same, in a new instance if there is no seat in another: requests that come together
+    /// to a function which has none share the first one.
+    pub(super) fn enter_shared_or_start(
+        &self,
+        meter: &Arc<Meter>,
+        start: impl FnOnce() -> Arc<Shared>,
+    ) -> Option<shared::Seat> {
+        let mut shared = lock(&self.keep_or_new().0.shared);
+        if let Some(seat) = shared.iter().find_map(|instance| instance.enter(meter)) {
+            return Some(seat);
+        }
+        shared.retain(|instance| instance.is_open());
+        let instance = start();
+        let seat = instance.enter(meter);
+        shared.push(instance);
+        seat
+    }
+
+    /// Drops every instance that waits, and lets the shared ones end.
+    pub(super) fn drop_kept(&self) {
+        if let Some(keep) = self.keep() {
+            keep.stash.clear();
+            lock(&keep.shared).drain(..).for_each(|instance| instance.retire());
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.drop_kept();
+    }
+}
+
+/// A call in the count of its function's calls.
+pub(super) struct Running(Arc<Program>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Relaxed);
+        self.0.metrics().active.dec();
+    }
+}
