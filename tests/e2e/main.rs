@@ -32,3 +32,4 @@ mod reuse;
 mod shutdown;
 mod start;
 mod streaming;
+mod swap;

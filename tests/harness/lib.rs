@@ -8,6 +8,7 @@
 //! | [`hyper_client`] | HTTP/1.1 and HTTP/2 through hyper |
 //! | [`Metrics`] | what `/metrics` says |
 //! | [`process`] | what the kernel says of a process |
+//! | [`swap`] | swap for a moment, and memory that is forced out |
 //! | [`artifacts`] | Wasm to deploy |
 //!
 //! Tests run side by side: ports are free ones, folders are temporary, nothing leaves loopback.
@@ -29,6 +30,7 @@ mod metrics;
 mod node;
 mod poll;
 pub mod process;
+pub mod swap;
 
 pub use cli::{Cli, Output, faas_binary};
 pub use http1::{Answer, Connection, Request};

@@ -20,6 +20,14 @@ pub fn resident_bytes(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:") * 1024
 }
 
+/// Memory of a process that is in swap, in bytes.
+///
+/// # Panics
+/// When there is no such process.
+pub fn swapped_bytes(pid: u32) -> u64 {
+    status_kib(pid, "VmSwap:") * 1024
+}
+
 /// The most memory that a process had in RAM since [`reset_peak`], in bytes.
 ///
 /// # Panics

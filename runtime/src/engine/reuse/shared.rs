@@ -29,12 +29,16 @@ use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     sync::{mpsc, oneshot},
+    task::unconstrained,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,6 +47,9 @@ use wasmtime_wasi_http::{WasiBody, p3::bindings::Service};
 
 /// What is gathered of a body before its head is sent, in bytes.
 const EARLY_BYTES: usize = 64 << 10;
+/// How often the instance runs before a head leaves without the rest. A guest alone has written its
+/// body, and its end, after three turns; in company the engine does a part of the work in each.
+const TURNS_TO_BEGIN: u32 = 32;
 
 /// An instance as its requests see it.
 pub(in crate::engine) struct Shared {
@@ -54,6 +61,8 @@ pub(in crate::engine) struct Shared {
     failed: CancellationToken,
     /// Counts the memory of the instance.
     meter: Arc<Meter>,
+    /// How often the instance was run until it waited.
+    turns: AtomicU32,
 }
 
 struct State {
@@ -106,15 +115,16 @@ impl Shared {
             failure: OnceLock::new(),
             failed: CancellationToken::new(),
             meter: meter.clone(),
+            turns: AtomicU32::new(0),
         });
         let state =
             HostState::new(log_stream(program, RequestId::new()), ground.budget(limits, meter));
         let actor = Actor { shared: shared.clone(), wall: Duration::from_millis(limits.wall_ms) };
         let ground = ground.clone();
-        tokio::spawn(async move {
+        tokio::spawn(unconstrained(async move {
             let made = ground.make(&resident, state, place);
             actor.run(async |actor| actor.serve(made.await?, waiting).await).await;
-        });
+        }));
         shared
     }
 
@@ -291,6 +301,7 @@ impl Actor {
         let mut work = pin!(work(self));
         let ended = poll_fn(|cx| {
             let since = std::time::Instant::now();
+            self.shared.turns.fetch_add(1, Relaxed);
             let polled = work.as_mut().poll(cx);
             match self.shared.charge(since.elapsed()) {
                 Some(used) if polled.is_pending() => {
@@ -351,7 +362,7 @@ impl Actor {
                 if accessor.poll_ready_for_concurrent_call(func, cx).is_ready() {
                     match jobs.poll_recv(cx) {
                         Poll::Ready(Some(job)) => {
-                            calls.push(serve(accessor, service, job));
+                            calls.push(serve(&self.shared, accessor, service, job));
                             continue;
                         }
                         Poll::Ready(None) if calls.is_empty() => return Poll::Ready(Ok(())),
@@ -375,6 +386,7 @@ impl Actor {
 
 /// One request inside the instance, up to the head of its response.
 async fn serve(
+    shared: &Shared,
     accessor: &Accessor<HostState>,
     service: &Service,
     job: Job,
@@ -389,7 +401,7 @@ async fn serve(
     let response = match service.handle(accessor, request).await? {
         Ok(response) => {
             let (head, body) = accessor.with(|store| response.into_http(store, sent))?.into_parts();
-            Ok(Response::from_parts(head, begun(body).await))
+            Ok(Response::from_parts(head, begun(body, shared).await))
         }
         Err(code) => Err(answered_error(&code)),
     };
@@ -400,10 +412,10 @@ async fn serve(
 
 /// A body, once its guest has written what it writes at once: most write all of it, and then it
 /// can leave with its head in one piece.
-async fn begun(mut body: WasiBody) -> WasiBody {
+async fn begun(mut body: WasiBody, shared: &Shared) -> WasiBody {
     let mut frames = Vec::new();
     let mut bytes = 0;
-    let mut turns = 8;
+    let give_up = shared.turns.load(Relaxed).wrapping_add(TURNS_TO_BEGIN);
     poll_fn(|cx| {
         loop {
             match Pin::new(&mut body).poll_frame(cx) {
@@ -415,9 +427,7 @@ async fn begun(mut body: WasiBody) -> WasiBody {
                         return Poll::Ready(());
                     }
                 }
-                // The guest gets a few turns: to write, and to say that this was all.
-                Poll::Pending if turns > 0 => {
-                    turns -= 1;
+                Poll::Pending if shared.turns.load(Relaxed) != give_up => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

@@ -82,6 +82,10 @@ pub fn plan(seen: &Seen) -> Plan {
     match seen.path.as_str() {
         "/count" => text(count()),
         "/canary" if seen.query == "fill" => text(canary::fill()),
+        "/canary" if seen.query.starts_with("hold") => {
+            canary::fill();
+            Plan::Sleep(Duration::from_millis(number("ms", 100)))
+        }
         "/canary" => text(canary::look()),
         "/trap" => trap(),
         "/panic" => panic!("a secret word of the guest: xyzzy"),
