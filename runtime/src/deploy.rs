@@ -316,7 +316,7 @@ impl Deployer {
     /// the cache was removed. What is live comes first; a request that comes earlier waits for its
     /// own function only. Returns for how many artifacts.
     pub(crate) async fn catch_up(&self) -> Result<usize, DeployError> {
-        let mut wanted = self.parts.functions.artifacts().await?;
+        let mut wanted = self.parts.functions.artifacts();
         let engine = self.parts.engine.clone();
         let lacking = tokio::task::spawn_blocking(move || {
             wanted.retain(|(digest, kind)| !engine.is_compiled(digest, *kind));

@@ -18,8 +18,8 @@ use std::{
 };
 use wasmtime::{Engine, Module, component::Component};
 
-/// Bytes hashed at a time.
-const CHUNK: usize = 256 << 10;
+/// Bytes hashed at a time: enough for the hash to be at its best, and few to be cleared first.
+const CHUNK: usize = 64 << 10;
 
 /// Native code for one engine.
 pub(crate) struct CodeCache {

@@ -75,12 +75,12 @@ impl Program {
     }
 
     /// The artifact.
-    pub(super) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.spec.digest
     }
 
     /// What kind of program it is.
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.spec.kind
     }
 

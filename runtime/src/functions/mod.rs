@@ -200,24 +200,20 @@ impl Functions {
 
     /// Every artifact that some kept version refers to.
     pub(crate) async fn digests(&self) -> Result<HashSet<Digest>, FunctionsError> {
-        let apps = self.list().await?;
-        Ok(apps.iter().flat_map(|(_, record)| record.digests()).collect())
+        let (docs, _) = self.registry.list(APPS).await?;
+        let mut digests = HashSet::new();
+        for (key, doc) in docs {
+            digests.extend(decode(&key, &doc.body)?.digests());
+        }
+        Ok(digests)
     }
 
     /// Every artifact that some kept version refers to with its kind, once each, those that are
     /// live first.
-    pub(crate) async fn artifacts(&self) -> Result<Vec<(Digest, Kind)>, FunctionsError> {
-        let apps = self.list().await?;
-        let of = |is_live: bool| {
-            apps.iter().flat_map(move |(_, record)| {
-                let versions = record.versions.iter();
-                let wanted = versions
-                    .filter(move |version| (record.traffic.percent_of(version.id) > 0) == is_live);
-                wanted.flat_map(|version| version.functions.iter().map(|f| (f.digest, f.kind)))
-            })
-        };
+    pub(crate) fn artifacts(&self) -> Vec<(Digest, Kind)> {
+        let snapshot = self.snapshot.load();
         let mut seen = HashSet::new();
-        Ok(of(true).chain(of(false)).filter(|(digest, _)| seen.insert(*digest)).collect())
+        snapshot.artifacts().filter(|(digest, _)| seen.insert(*digest)).collect()
     }
 
     /// Follows changes that others make, from this revision on, until the registry ends.
@@ -272,13 +268,14 @@ impl Functions {
 
     async fn resync(&self) -> Result<Rev, FunctionsError> {
         let (docs, rev) = self.registry.list(APPS).await?;
-        let mut apps = Vec::with_capacity(docs.len());
-        for (key, doc) in docs {
-            apps.push((app_name(&key)?, decode(&key, &doc.body)?, doc.rev));
-        }
+        // One at a time: all records at once would be most of what a large node ever allocates.
+        let records = docs.into_iter().map(|(key, doc)| {
+            let record: AppRecord = decode(&key, &doc.body)?;
+            Ok::<_, FunctionsError>((app_name(&key)?, record, doc.rev))
+        });
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
-        self.snapshot.store(Arc::new(builder.rebuild(&current, &apps)));
+        self.snapshot.store(Arc::new(builder.rebuild(&current, records)?));
         Ok(rev)
     }
 }

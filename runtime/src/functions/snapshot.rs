@@ -9,7 +9,7 @@ use crate::{
         metrics::Metrics,
     },
 };
-use faas_api::{AppName, FunctionName, VersionId};
+use faas_api::{AppName, Digest, FunctionName, Kind, VersionId};
 use http::HeaderValue;
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,6 +23,15 @@ impl Snapshot {
     /// The app of this name. Takes text from a request: what is no name is simply not there.
     pub(crate) fn app(&self, name: &str) -> Option<&Arc<LiveApp>> {
         self.apps.get(name)
+    }
+
+    /// Every artifact with its kind, those that are live first.
+    pub(crate) fn artifacts(&self) -> impl Iterator<Item = (Digest, Kind)> + '_ {
+        let live =
+            self.apps.values().flat_map(|app| app.traffic.iter().map(|(_, version)| version));
+        let kept = self.apps.values().flat_map(|app| app.versions.iter());
+        let functions = live.chain(kept).flat_map(|version| &version.functions);
+        functions.map(|function| (function.program.digest(), function.program.kind()))
     }
 
     /// How many apps there are.
@@ -133,19 +142,24 @@ impl SnapshotBuilder {
     }
 
     /// The snapshot of exactly these apps.
-    pub(super) fn rebuild(
+    ///
+    /// # Errors
+    /// The first one of the records.
+    pub(super) fn rebuild<E>(
         &mut self,
         current: &Snapshot,
-        records: &[(AppName, AppRecord, Rev)],
-    ) -> Snapshot {
-        let apps = records.iter().map(|(app, record, rev)| {
-            let known = current.apps.get(app);
-            match known.filter(|live| live.rev >= *rev) {
-                Some(live) => (app.clone(), live.clone()),
-                None => (app.clone(), self.live_app(app, record, *rev, known)),
-            }
+        records: impl Iterator<Item = Result<(AppName, AppRecord, Rev), E>>,
+    ) -> Result<Snapshot, E> {
+        let apps = records.map(|record| {
+            let (app, record, rev) = record?;
+            let known = current.apps.get(&app);
+            let live = match known.filter(|live| live.rev >= rev) {
+                Some(live) => live.clone(),
+                None => self.live_app(&app, &record, rev, known),
+            };
+            Ok((app, live))
         });
-        Snapshot { apps: apps.collect() }
+        Ok(Snapshot { apps: apps.collect::<Result<_, E>>()? })
     }
 
     fn live_app(

@@ -17,9 +17,11 @@ use std::{
 const COLD: usize = 1000;
 /// Requests that sleep at once.
 const ASLEEP: usize = 2000;
+/// When a node that has started has nothing left to do.
+const SETTLED: Duration = Duration::from_secs(5);
 /// What is called for the first time, and what sleeps.
 const HELLO: &str = "target/examples/hello-wasi02.wasm";
-const SLEEPER: &str = "target/guests/wasm32-wasip2/release/guest_p2.wasm";
+const SLEEPER: &str = "target/guests/wasm32-wasip2/release/guest_sleep02.wasm";
 
 /// All of it.
 #[derive(Serialize)]
@@ -69,7 +71,7 @@ impl Host {
         let mut connection = Kept::open(self.admin);
         for (app, wasm) in apps {
             let head = format!(
-                "POST /v1/apps/{app}/deploy HTTP/1.1\r\nhost: faas\r\nauthorization: Bearer {}\r\n\
+                "POST /v1/apps/{app}/deploy HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
                  content-type: application/wasm\r\ncontent-length: {}\r\n\r\n",
                 self.token,
                 wasm.len()
@@ -81,7 +83,7 @@ impl Host {
 
     fn metric(&self, name: &str) -> f64 {
         let head = format!(
-            "GET /metrics HTTP/1.1\r\nhost: faas\r\nauthorization: Bearer {}\r\n\r\n",
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
             self.token
         );
         let (_, text) = Kept::open(self.admin).ask(head.as_bytes());
@@ -147,7 +149,7 @@ pub(crate) fn run(faas: &Path, functions: usize) -> Many {
 
     let data = home.path().join("many");
     let host = Host::start(faas, &data);
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(SETTLED);
     let empty_mib = host.server.resident_mib();
     let begun = Instant::now();
     host.deploy((0..functions).map(|number| (format!("f{number}"), small(number))));
@@ -155,7 +157,7 @@ pub(crate) fn run(faas: &Path, functions: usize) -> Many {
     eprintln!("deployed {functions}: {deploys_per_second:.0}/s");
     drop(host);
     let host = Host::start(faas, &data);
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(SETTLED);
     let resident_mib = host.server.resident_mib();
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let idle_function_kib = (resident_mib - empty_mib) * 1024.0 / functions as f64;
@@ -165,7 +167,7 @@ pub(crate) fn run(faas: &Path, functions: usize) -> Many {
     let mut touched_peak_mib = 0.0_f64;
     let mut connection = Kept::open(host.server.address);
     for number in 0..functions {
-        let request = format!("GET /f{number}/ HTTP/1.1\r\nhost: faas\r\n\r\n");
+        let request = format!("GET /f{number}/ HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let (status, body) = connection.ask(request.as_bytes());
         let is_right = status == 200 && body.starts_with(format!("{number:>8}").as_bytes());
         touch_failed += usize::from(!is_right);
@@ -209,7 +211,7 @@ fn cold(faas: &Path, data: &Path) -> (f64, f64, f64) {
     let mut round = || {
         let mut took: Vec<f64> = (0..COLD)
             .map(|number| {
-                let request = format!("GET /f{number}/ HTTP/1.1\r\nhost: faas\r\n\r\n");
+                let request = format!("GET /f{number}/ HTTP/1.1\r\nhost: localhost\r\n\r\n");
                 let begun = Instant::now();
                 let (status, _) = connection.ask(request.as_bytes());
                 assert_eq!(status, 200);
@@ -228,12 +230,12 @@ fn cold(faas: &Path, data: &Path) -> (f64, f64, f64) {
 fn asleep(faas: &Path, data: &Path) -> (usize, f64) {
     let host = Host::start(faas, data);
     host.deploy(std::iter::once(("sleeper".to_owned(), fs::read(SLEEPER).expect("built"))));
-    ask(host.server.address, "/sleeper/sleep?ms=1");
+    ask(host.server.address, "/sleeper/?1");
     thread::sleep(Duration::from_secs(1));
     let before = host.server.resident_mib();
     let mut connections: Vec<Kept> = (0..ASLEEP).map(|_| Kept::open(host.server.address)).collect();
     for connection in &mut connections {
-        let request = "GET /sleeper/sleep?ms=15000 HTTP/1.1\r\nhost: faas\r\n\r\n";
+        let request = "GET /sleeper/?15000 HTTP/1.1\r\nhost: localhost\r\n\r\n";
         connection.stream.write_all(request.as_bytes()).expect("the server reads");
     }
     thread::sleep(Duration::from_secs(6));

@@ -179,6 +179,8 @@ fn prepare_writer(path: &Path, may_begin: bool) -> Result<Connection, Fault> {
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Fault> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // In KiB. The file is small, and the kernel keeps it in memory already.
+    connection.pragma_update(None, "cache_size", -256)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
