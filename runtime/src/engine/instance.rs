@@ -33,6 +33,9 @@ use wasmtime_wasi_http::{
     p3::bindings::Service,
 };
 
+/// How long a guest may have its thread to itself before a tick makes it give way.
+const FAIR_TURN: Duration = Duration::from_millis(3);
+
 /// What every instance needs, apart from its program and its call.
 #[derive(Clone)]
 pub(super) struct Ground {
@@ -325,9 +328,13 @@ fn arm(store: &mut Store<HostState>) {
     store.set_epoch_deadline(1);
 }
 
-/// At every tick a guest gives way to others of its thread, or ends.
+/// At a tick a guest gives way to others of its thread, or ends. One that has only just begun goes
+/// on: most are done before it would have paid.
 fn tick(budget: &Budget) -> wasmtime::Result<UpdateDeadline> {
     budget.check_cpu()?;
+    if budget.turn().is_some_and(|turn| turn < FAIR_TURN) {
+        return Ok(UpdateDeadline::Continue(1));
+    }
     // Not `Yield`: that would put the task before all others in line, and nobody would run.
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }

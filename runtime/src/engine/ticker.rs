@@ -6,8 +6,8 @@
 use std::{thread, time::Duration};
 use wasmtime::Engine;
 
-/// Time between two interruptions of a running guest. Each time it yields to other requests of
-/// its thread and its CPU time is checked.
+/// Time between two interruptions of a running guest. Each time its CPU time is checked, and if it
+/// has run for a while it yields to other requests of its thread.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 /// Ticks for as long as one of the engines exists.

@@ -77,11 +77,15 @@ impl Meter {
 
     /// CPU time including the poll that runs now.
     fn cpu_now(&self) -> Duration {
-        let running = match self.polling_since_ns.load(Relaxed) {
-            0 => 0,
-            since => self.now_ns().saturating_sub(since),
-        };
-        Duration::from_nanos(self.cpu_ns.load(Relaxed) + running)
+        Duration::from_nanos(self.cpu_ns.load(Relaxed)) + self.turn().unwrap_or_default()
+    }
+
+    /// How long the poll that runs now has taken; none where polls are counted elsewhere.
+    fn turn(&self) -> Option<Duration> {
+        match self.polling_since_ns.load(Relaxed) {
+            0 => None,
+            since => Some(Duration::from_nanos(self.now_ns().saturating_sub(since))),
+        }
     }
 
     fn now_ns(&self) -> u64 {
@@ -186,6 +190,11 @@ impl Budget {
             return Ok(());
         }
         Err(CpuExhausted { limit: self.cpu_limit, used })
+    }
+
+    /// How long it has had its thread to itself; none where that is not known.
+    pub(crate) fn turn(&self) -> Option<Duration> {
+        self.meter.turn()
     }
 
     /// The same instance serves another request, which is counted by this meter. Memory that the

@@ -72,6 +72,8 @@ struct Function {
     artifact: PathBuf,
     path: &'static str,
     script: Option<&'static str>,
+    /// How its requests share instances, as `faas deploy --reuse` takes it; empty: not at all.
+    reuse: &'static str,
 }
 
 fn functions() -> Vec<Function> {
@@ -82,7 +84,10 @@ fn functions() -> Vec<Function> {
     let echo = Some("tests/bench/echo.lua");
     [
         ("0.2 hello", example("hello-wasi02"), "/", None),
+        ("0.2 hello, reused 1000", example("hello-wasi02"), "/", None),
         ("0.3 hello", guest("guest_hello03"), "/", None),
+        ("0.3 hello, reused 1000", guest("guest_hello03"), "/", None),
+        ("0.3 hello, reused 1000x16", guest("guest_hello03"), "/", None),
         ("0.3 hello, our SDK", example("hello"), "/", None),
         ("0.3 JSON route, our SDK", example("json-api"), "/greet/Ada", None),
         ("0.1 CGI hello", example("wat-hello"), "/", None),
@@ -94,7 +99,10 @@ fn functions() -> Vec<Function> {
         ("0.2 64 KiB echo", guest("guest_p2"), "/echo", echo),
         ("0.3 64 KiB echo", guest("guest_p3"), "/echo", echo),
     ]
-    .map(|(name, artifact, path, script)| Function { name, artifact, path, script })
+    .map(|(name, artifact, path, script)| {
+        let reuse = name.split_once("reused ").map_or("", |(_, reuse)| reuse);
+        Function { name, artifact, path, script, reuse }
+    })
     .into_iter()
     .collect()
 }
@@ -134,8 +142,12 @@ impl Bench {
         self.servers.push(server);
         for (number, function) in functions.iter().enumerate() {
             let app = format!("bench-{number}");
-            let deployed = Command::new(faas)
-                .args(["deploy", "--name", &app, "--server", &admin])
+            let mut deploy = Command::new(faas);
+            deploy.args(["deploy", "--name", &app, "--server", &admin]);
+            if !function.reuse.is_empty() {
+                deploy.args(["--reuse", function.reuse]);
+            }
+            let deployed = deploy
                 .arg(&function.artifact)
                 .env("FAAS_DATA_DIR", &data)
                 .output()
@@ -143,7 +155,8 @@ impl Bench {
             let said = String::from_utf8_lossy(&deployed.stderr);
             assert!(deployed.status.success(), "{}: {said}", function.name);
             let asked = Asked::of(function, &format!("/{app}"));
-            self.add(named(function), FRESH, address, asked);
+            let isolation = if function.reuse.is_empty() { FRESH } else { SHARED };
+            self.add(named(function), isolation, address, asked);
         }
     }
 
@@ -155,7 +168,8 @@ impl Bench {
         }
         // Its own default: components of WASI 0.3 are shared by 128 requests, 16 at once.
         let fresh = ["--max-instance-reuse-count=1", "--max-instance-concurrent-reuse-count=1"];
-        for function in functions().iter().filter(|function| !function.name.contains("0.1")) {
+        let comparable = |f: &&Function| !f.name.contains("0.1") && f.reuse.is_empty();
+        for function in functions().iter().filter(comparable) {
             let is_03 = function.name.contains("0.3");
             let mut modes = vec![
                 ("default, fresh", &fresh[..], FRESH, false),
