@@ -166,6 +166,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let logs = Arc::new(GuestLogs::counted(config.log.function_lines, metrics.clone()));
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits);
+        tracing::info!(pool = %plan, code = %plan.capacity, "sized for this machine");
         let engine = Engine::new(EngineParts {
             config: &config.engine,
             plan: &plan,

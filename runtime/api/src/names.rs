@@ -2,7 +2,7 @@
 //! these types and never a raw string.
 
 use serde::{Deserialize, Serialize};
-use std::{borrow::Borrow, fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 /// The longest app or function name, in bytes.
 pub const MAX_NAME_LEN: usize = 40;
@@ -62,7 +62,8 @@ macro_rules! name_type {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        // A node of thousands of apps has each name in several places.
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -75,7 +76,7 @@ macro_rules! name_type {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
                 $check(text)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -83,13 +84,13 @@ macro_rules! name_type {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {
                 $check(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

@@ -178,7 +178,7 @@ impl Engine {
     /// # Errors
     /// When the artifact is no good, needs more than is allowed, or the platform fails.
     pub(crate) async fn compile(&self, digest: &Digest, kind: Kind) -> Result<(), CompileError> {
-        self.prepare(digest, kind).await.map(drop)
+        self.prepare(&self.engines.load_full(), digest, kind).await.map(drop)
     }
 
     /// Removes native code for engines that this node no longer has. Blocks on files.
@@ -289,19 +289,33 @@ impl Engine {
         if let Some(resident) = program.resident() {
             return Ok(resident);
         }
-        let prepared = self.prepare(&program.digest(), program.kind()).await;
-        let prepared = prepared.map_err(|error| InvokeError::Unavailable(error.to_string()))?;
-        program.metrics().cold_start();
-        let (residency, loaded) = (self.residency.clone(), program.clone());
-        let admitted = tokio::task::spawn_blocking(move || residency.admit(&loaded, prepared));
-        admitted.await.map_err(|error| InvokeError::Internal(error.to_string()))
+        loop {
+            let engines = self.engines.load_full();
+            let prepared = self.prepare(&engines, &program.digest(), program.kind()).await;
+            let prepared = prepared.map_err(|error| InvokeError::Unavailable(error.to_string()))?;
+            program.metrics().cold_start();
+            let (residency, loaded) = (self.residency.clone(), program.clone());
+            let admitted = tokio::task::spawn_blocking(move || residency.admit(&loaded, prepared));
+            let resident = admitted.await;
+            let resident = resident.map_err(|error| InvokeError::Internal(error.to_string()))?;
+            // The pool may have been replaced meanwhile, and nothing may stay on the old one.
+            if Arc::ptr_eq(&engines, &self.engines.load()) {
+                return Ok(resident);
+            }
+            program.set_resident(None);
+        }
     }
 
     /// Loads and links; compiles first where the native code is not there.
-    async fn prepare(&self, digest: &Digest, kind: Kind) -> Result<Prepared, CompileError> {
+    async fn prepare(
+        &self,
+        engines: &Arc<Engines>,
+        digest: &Digest,
+        kind: Kind,
+    ) -> Result<Prepared, CompileError> {
         let mut compiled = false;
         loop {
-            let (engines, digest) = (self.engines.load_full(), *digest);
+            let (engines, digest) = (engines.clone(), *digest);
             let loading = tokio::task::spawn_blocking(move || engines.prepare(&digest, kind));
             let failed = |error: tokio::task::JoinError| CompileError::Failed(error.to_string());
             match loading.await.map_err(failed)? {

@@ -208,11 +208,12 @@ impl PoolPlan {
         }
     }
 
-    /// The most memory that instances can take in all, in bytes.
+    /// The most memory that instances and native code can take in all, in bytes.
     pub(crate) fn worst_case(&self) -> u64 {
         let slots = u64::from(self.instances);
         let memories = slots.saturating_mul(self.memory_limit).min(self.memory_budget);
-        memories.saturating_add(slots.saturating_mul(OVERHEAD_PER_INSTANCE))
+        let instances = memories.saturating_add(slots.saturating_mul(OVERHEAD_PER_INSTANCE));
+        instances.saturating_add(self.capacity.bytes)
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Capacity {
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "code of {} functions, {} MiB", self.functions, self.bytes >> 20)
+        write!(f, "{} functions, {} MiB", self.functions, self.bytes >> 20)
     }
 }
 

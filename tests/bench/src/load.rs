@@ -36,12 +36,16 @@ pub(crate) fn run(
     let said = String::from_utf8_lossy(&output.stdout);
     let word = |line: &str, at: usize| line.split_whitespace().nth(at).unwrap_or("").to_owned();
     let find = |text: &str| said.lines().find(|line| line.contains(text)).unwrap_or_default();
+    // Another line has percentages, too.
+    let share = |text: &str| {
+        said.lines().find(|line| line.trim_start().starts_with(text)).unwrap_or_default()
+    };
     let number = |text: String| text.parse().unwrap_or_else(|_| panic!("no figures:\n{said}"));
     Seen {
         requests: number(word(find("requests in"), 0)),
         per_second: number(word(find("Requests/sec"), 1)),
-        p50_ms: milliseconds(&word(find("50%"), 1)),
-        p99_ms: milliseconds(&word(find("99%"), 1)),
+        p50_ms: milliseconds(&word(share("50%"), 1)),
+        p99_ms: milliseconds(&word(share("99%"), 1)),
         problem: said
             .lines()
             .find(|line| line.contains("Non-2xx") || line.contains("Socket errors"))
