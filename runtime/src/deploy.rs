@@ -323,17 +323,19 @@ impl Deployer {
             wanted
         });
         let lacking = lacking.await.map_err(|error| internal(error.to_string()))?;
+        let mut made = 0;
         for (digest, kind) in &lacking {
-            if let Err(error) = self.parts.engine.compile(digest, *kind).await {
+            match self.parts.engine.compile(digest, *kind).await {
+                Ok(()) => made += 1,
                 // The next request of it finds the same, and says so.
-                tracing::warn!(%digest, %error, "native code could not be made");
+                Err(error) => tracing::warn!(%digest, %error, "native code could not be made"),
             }
         }
         let engine = self.parts.engine.clone();
         let forgotten = tokio::task::spawn_blocking(move || engine.forget_other_engines());
         let forgotten = forgotten.await.map_err(|error| internal(error.to_string()))?;
         forgotten.map_err(|error| internal(error.to_string()))?;
-        Ok(lacking.len())
+        Ok(made)
     }
 
     /// Removes artifacts and native code that no kept version and no deploy under way refers to.

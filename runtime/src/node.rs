@@ -83,9 +83,9 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     config.check()?;
-    allow_files();
     telemetry::log::start(&config.log)
         .map_err(|problem| ConfigError::Value { key: "log.filter", problem })?;
+    allow_files();
     // Bound before anything else is touched: a taken port is the likeliest mistake.
     let ingress_listener = bind("ingress", config.ingress.listen).await?;
     let admin_listener = bind("admin", config.admin.listen).await?;
@@ -134,7 +134,7 @@ pub async fn run(
         // Never first: it ends only after everything else was told to.
         () = async { told.await; std::future::pending().await } => {}
     }
-    // Both hold the records open; those are closed in order, which leaves one file and no log.
+    // They hold the records open; those are closed in order, which leaves one file and no log.
     for task in [follow, sweep, tend] {
         task.abort();
         let _ = task.await;

@@ -217,6 +217,29 @@ fn a_shared_instance_ends_with_its_last_request() {
     node.idle();
 }
 
+/// Functions that keep instances for an hour cannot take the pool from the others.
+#[test]
+fn most_of_the_pool_is_never_kept() {
+    let node = Node::with("[engine]\npool_size = 4\n");
+    for (guest, concurrency) in [(Guest::Http02, 1), (Guest::Http03, 1), (Guest::Http03, 8)] {
+        let query =
+            format!("reuse_requests=1000&reuse_concurrency={concurrency}&reuse_idle_ms=3600000");
+        let apps: Vec<String> = (0..6).map(|number| format!("app{number}")).collect();
+        for app in &apps {
+            deploy(&node, app, guest, &query);
+        }
+        for app in &apps {
+            let counts = [1, 2, 3].map(|_| count(&node, app));
+            let expected = if app == "app0" { [1, 2, 3] } else { [1, 1, 1] };
+            assert_eq!(counts, expected, "{guest:?} × {concurrency}: {app}");
+        }
+        for app in &apps {
+            node.api(Request::new("DELETE", &format!("/v1/apps/{app}"))).expect(204);
+        }
+    }
+    node.idle();
+}
+
 #[test]
 fn what_cannot_be_reused_is_refused() {
     let node = Node::start();

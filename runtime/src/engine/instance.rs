@@ -1,4 +1,4 @@
-//! One instance for one request: make the store, instantiate, call, and see it through to its end.
+//! An instance: make the store, instantiate, call, and see a request through to its end.
 
 use super::{
     Call, InvokeError, Place, Program, cgi,

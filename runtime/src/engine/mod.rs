@@ -113,7 +113,7 @@ pub(crate) struct Engine {
     metrics: Arc<Metrics>,
     seats: Arc<Semaphore>,
     pool_size: u32,
-    waiting: AtomicUsize,
+    in_queue: AtomicUsize,
     queue: usize,
     queue_timeout: Duration,
 }
@@ -152,7 +152,7 @@ impl Engine {
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
             pool_size: plan.instances,
-            waiting: AtomicUsize::new(0),
+            in_queue: AtomicUsize::new(0),
             queue: config.queue,
             queue_timeout: Duration::from_millis(config.queue_timeout_ms),
         })
@@ -194,7 +194,8 @@ impl Engine {
         self.engines.load().forget(digest);
     }
 
-    /// Answers one request in an instance of its own, which is gone when the answer is.
+    /// Answers one request, in an instance of its own, which is gone when the answer is, unless the
+    /// function shares instances between its requests.
     ///
     /// The guest runs inside this future, and after it returned inside the body: dropping either
     /// cancels the guest. The caller has checked the request; hop-by-hop fields are gone from it.
@@ -254,6 +255,11 @@ impl Engine {
         let Some(reuse) = sharing else {
             return Ok(Seat::New(resident, place));
         };
+        // Without room for one more that stays, the request has an instance of its own.
+        let Some(counted) = self.ground.waiting.reserve() else {
+            return Ok(Seat::New(resident, place));
+        };
+        let place = (place, counted);
         let start = || Shared::start(&self.ground, program, reuse, resident, place);
         let seat = program.enter_shared_or_start(&call.meter, start);
         seat.map(Seat::Shared).ok_or(InvokeError::NoResponse)
@@ -261,14 +267,14 @@ impl Engine {
 
     async fn queue_up(&self) -> Result<Place, InvokeError> {
         /// One fewer waits, however the wait ends.
-        struct Place<'a>(&'a AtomicUsize);
-        impl Drop for Place<'_> {
+        struct Queued<'a>(&'a AtomicUsize);
+        impl Drop for Queued<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Relaxed);
             }
         }
-        let queued = self.waiting.fetch_add(1, Relaxed);
-        let _place = Place(&self.waiting);
+        let queued = self.in_queue.fetch_add(1, Relaxed);
+        let _queued = Queued(&self.in_queue);
         let overloaded = InvokeError::Overloaded { pool_size: self.pool_size, queued };
         if queued >= self.queue {
             return Err(overloaded);
@@ -348,25 +354,32 @@ impl Engine {
         self.compiler.compile(&file, digest, engine_of(kind), engines.cache(kind)).await
     }
 
-    /// Looks after instances that wait: drops them after their time, and makes some ready of
-    /// functions that are slow to start, while nothing else runs. Never ends.
+    /// Looks after instances that wait, and after swap. Never ends.
     pub(crate) async fn tend(&self) {
+        // Side by side: making an instance runs a guest, and nothing may wait for that.
+        tokio::join!(self.look_after(), self.keep_ready());
+    }
+
+    /// Drops instances that have waited long enough, and looks whether swap is on.
+    async fn look_after(&self) {
         let mut look = tokio::time::interval(LOOK_AT_WAITING);
+        loop {
+            look.tick().await;
+            self.ground.waiting.expire();
+            self.watch_swap();
+        }
+    }
+
+    /// Makes instances ready of functions that are slow to start, while nothing else runs.
+    async fn keep_ready(&self) {
         let waiting = &self.ground.waiting;
         loop {
-            tokio::select! {
-                _ = look.tick() => {
-                    waiting.expire();
-                    self.watch_swap();
-                }
-                () = waiting.lack() => {
-                    tokio::time::sleep(LOOK_FOR_IDLENESS).await;
-                    if self.is_idle()
-                        && let Some(program) = waiting.next_lacking()
-                    {
-                        waiting.made(&program, self.make_ready(&program).await);
-                    }
-                }
+            waiting.lack().await;
+            tokio::time::sleep(LOOK_FOR_IDLENESS).await;
+            if self.is_idle()
+                && let Some(program) = waiting.next_lacking()
+            {
+                waiting.made(&program, self.make_ready(&program).await);
             }
         }
     }

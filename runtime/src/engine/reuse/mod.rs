@@ -87,17 +87,22 @@ impl Waiting {
 
     /// Lets an instance wait, if there is room.
     pub(super) fn keep(&self, program: &Arc<Program>, instance: Instance) {
-        if self.count.fetch_add(1, AcqRel) >= self.most || !self.memory.has_room() {
-            self.count.fetch_sub(1, AcqRel);
+        let Some(counted) = self.reserve() else {
             return;
-        }
-        let counted = Counted(self.count.clone());
+        };
         instance.store.data().rest();
         let (keep, new) = program.keep_or_new();
         if new {
             lock(&self.keepers).push(Arc::downgrade(program));
         }
         keep.stash.put(Idle { instance, since: Instant::now(), _counted: counted });
+    }
+
+    /// Room for an instance that keeps its place in the pool between requests.
+    pub(super) fn reserve(&self) -> Option<Counted> {
+        let taken = self.count.fetch_add(1, AcqRel);
+        let counted = Counted(self.count.clone());
+        (taken < self.most && self.memory.has_room()).then_some(counted)
     }
 
     /// Asks for a ready instance of a program.
@@ -178,7 +183,7 @@ struct Idle {
 }
 
 /// One instance in the node's count.
-struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
     fn drop(&mut self) {

@@ -5,7 +5,7 @@
 //! it. A failure takes all of them with it, and one that is given up ends the instance for new
 //! ones – the guest cannot be told to forget a single request.
 
-use super::lock;
+use super::{Counted, lock};
 use crate::{
     engine::{
         InvokeError, Place,
@@ -98,7 +98,7 @@ impl Shared {
         program: &Arc<Program>,
         reuse: Reuse,
         resident: Arc<Resident>,
-        place: Place,
+        (place, counted): (Place, Counted),
     ) -> Arc<Self> {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let limits = program.limits();
@@ -124,6 +124,7 @@ impl Shared {
         tokio::spawn(unconstrained(async move {
             let made = ground.make(&resident, state, place);
             actor.run(async |actor| actor.serve(made.await?, waiting).await).await;
+            drop(counted);
         }));
         shared
     }
