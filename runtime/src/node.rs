@@ -199,13 +199,14 @@ impl Node {
             max_bytes: config.deploy.max_artifact_bytes,
             keep_versions,
         }));
-        let ingress = Arc::new(Ingress::new(IngressParts {
+        let ingress = Ingress::new(IngressParts {
             snapshot: functions.snapshot(),
             engine: engine.clone(),
             metrics: metrics.clone(),
             config: config.ingress.clone(),
             log_format: config.log.format,
-        }));
+        });
+        let ingress = Arc::new(ingress.map_err(failed)?);
         Ok(Self {
             data_dir,
             plan,

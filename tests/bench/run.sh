@@ -4,6 +4,9 @@
 #   tests/bench/run.sh                          everything, 5 rounds
 #   tests/bench/run.sh --only hello --rounds 3  some rows; `--help` has the rest
 #   tests/bench/run.sh --install-peers          first installs wasmtime, deno and workerd
+#   tests/bench/run.sh --build-only             measures nothing
+#
+# What tests/bench/pgo.sh has built is measured beside the plain build.
 #
 # Needs two cores, wrk and taskset; `perf`, where it is installed, counts system calls. Prints a
 # table and writes target/bench.json.
@@ -31,4 +34,4 @@ cargo build --quiet --release --locked --manifest-path tests/guests/Cargo.toml \
     --target-dir target/guests --target wasm32-wasip2
 cargo build --release --locked
 cargo build --release --locked -p faas-bench
-exec target/release/faas-bench "$@"
+[[ ${1-} == --build-only ]] || exec target/release/faas-bench "$@"

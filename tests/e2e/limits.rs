@@ -7,6 +7,7 @@ use faas_tests::{
     artifacts::{self, Guest},
     block_on, eventually,
     hyper_client::{Client, Protocol, collect, empty},
+    process,
 };
 use serde_json::Value;
 use std::{
@@ -75,7 +76,8 @@ fn cpu_time() {
 
 #[test]
 fn others_are_served_while_four_spin() {
-    let node = Node::with_guests("[limits]\ncpu_ms = 3000\n");
+    // One thread has every connection, those of the spinning guests included.
+    let node = Node::with_guests("[ingress]\nthreads = 1\n[limits]\ncpu_ms = 3000\n");
     for guest in Guest::ALL {
         node.get(&path(guest, "count")).expect(200);
     }
@@ -109,6 +111,22 @@ fn others_are_served_while_four_spin() {
     });
     assert!(served >= 10, "{served} requests, the slowest took {slowest:?}");
     assert!(slowest < Duration::from_millis(2500), "{served} requests, {slowest:?}");
+    // Four times three seconds of work, much of it spent waiting for a core.
+    let elsewhere = process::thread_ticks(node.pid(), "long-guests");
+    assert!(elsewhere >= 100, "{elsewhere} ticks: they spun on the thread of the connections");
+    node.idle();
+}
+
+#[test]
+fn a_guest_that_was_moved_answers_as_any_other() {
+    let node = Node::with_guests("[ingress]\nthreads = 1\n");
+    for guest in Guest::ALL {
+        // Long enough to be moved before its head, and then again to wait, write and be read.
+        let answer = node.get(&path(guest, "work?ms=40&then=slow")).expect(200);
+        assert_eq!(answer.text().len(), 50, "{guest:?}");
+    }
+    let moved = process::thread_ticks(node.pid(), "long-guests");
+    assert!(moved > 0, "nobody was moved");
     node.idle();
 }
 

@@ -52,6 +52,25 @@ pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
+/// The processor time that threads of this name have used, in the system's ticks.
+///
+/// # Panics
+/// When there is no such process.
+pub fn thread_ticks(pid: u32, name: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    // A thread may end while it is looked at.
+    let stats =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    stats
+        .filter_map(|stat| {
+            let (head, tail) = stat.split_once('(')?.1.rsplit_once(')')?;
+            // proc(5) counts from 1, and these begin with the third.
+            let ticks = |field: usize| tail.split_whitespace().nth(field - 3)?.parse::<u64>().ok();
+            if head == name { Some(ticks(14)? + ticks(15)?) } else { None }
+        })
+        .sum()
+}
+
 /// The processes that this one started and that still run.
 ///
 /// # Panics

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -16,12 +17,63 @@ use wasmtime_wasi_http::WasiBody;
 /// What is gathered into one piece before it goes to the client, in bytes.
 const GATHER_BYTES: usize = 64 << 10;
 
+/// Pieces of a body that are there. Most bodies are one piece, which is why the first lies apart: it
+/// costs no queue.
+#[derive(Default)]
+pub(super) struct Pieces {
+    /// Empty when there are none.
+    first: Bytes,
+    more: VecDeque<Bytes>,
+    length: usize,
+}
+
+/// Up to so many bytes, pieces are joined: copying them costs less than sending them apart.
+const WORTH_JOINING: usize = 8 << 10;
+
+impl Pieces {
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Adds a piece.
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        if self.first.is_empty() {
+            self.first = piece;
+        } else {
+            self.more.push_back(piece);
+        }
+    }
+
+    /// Takes the first piece; none is empty.
+    fn pop(&mut self) -> Option<Bytes> {
+        let next = self.more.pop_front().unwrap_or_default();
+        let piece = std::mem::replace(&mut self.first, next);
+        self.length -= piece.len();
+        (!piece.is_empty()).then_some(piece)
+    }
+
+    /// One piece, where that is cheap.
+    pub(super) fn joined(mut self) -> Self {
+        if self.more.is_empty() || self.length > WORTH_JOINING {
+            return self;
+        }
+        let mut whole = BytesMut::with_capacity(self.length);
+        while let Some(piece) = self.pop() {
+            whole.extend_from_slice(&piece);
+        }
+        self.push(whole.freeze());
+        self
+    }
+}
+
 /// A response body. Polling it runs the guest that writes it; dropping it cancels that guest.
 pub(crate) struct GuestBody(State);
 
 enum State {
-    /// Complete: one piece, and perhaps trailers.
-    Complete { data: Bytes, trailers: Option<Box<HeaderMap>> },
+    /// Complete, perhaps with trailers.
+    Complete { data: Pieces, trailers: Option<Box<HeaderMap>> },
     /// Still being written.
     Streaming(Box<Streaming>),
     /// Over.
@@ -33,22 +85,24 @@ struct Streaming {
     guest: Option<Guest>,
     /// How the guest ended, once it did.
     outcome: Option<Result<(), InvokeError>>,
+    /// What was read before, and comes first.
+    begun: Pieces,
     /// A frame that came after the data which is handed out now.
     next: Option<Frame<Bytes>>,
 }
 
 impl GuestBody {
     /// A body that is complete, perhaps with trailers.
-    pub(super) fn complete(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+    pub(super) fn complete(data: Pieces, trailers: Option<HeaderMap>) -> Self {
         Self(State::Complete { data, trailers: trailers.map(Box::new) })
     }
 
     /// A body of which this much was read already. A guest still writes it; without one it passes
     /// another body on.
-    pub(super) fn streaming(begun: Bytes, body: WasiBody, guest: Option<Guest>) -> Self {
-        let next = (!begun.is_empty()).then(|| Frame::data(begun));
+    pub(super) fn streaming(begun: Pieces, body: WasiBody, guest: Option<Guest>) -> Self {
         let outcome = guest.is_none().then_some(Ok(()));
-        Self(State::Streaming(Box::new(Streaming { body, guest, outcome, next })))
+        let streaming = Streaming { body, guest, outcome, begun, next: None };
+        Self(State::Streaming(Box::new(streaming)))
     }
 }
 
@@ -61,14 +115,14 @@ impl Body for GuestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         match &mut self.0 {
-            State::Complete { data, .. } if !data.is_empty() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(data)))))
-            }
-            State::Complete { trailers, .. } => {
-                let trailers = trailers.take();
-                self.0 = State::Ended;
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
-            }
+            State::Complete { data, trailers } => match data.pop() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None => {
+                    let trailers = trailers.take();
+                    self.0 = State::Ended;
+                    Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+                }
+            },
             State::Streaming(streaming) => {
                 let frame = ready!(streaming.poll_frame(cx));
                 if !matches!(frame, Some(Ok(_)))
@@ -85,7 +139,7 @@ impl Body for GuestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            State::Complete { data, trailers } => data.is_empty() && trailers.is_none(),
+            State::Complete { data, trailers } => data.len() == 0 && trailers.is_none(),
             State::Streaming(_) => false,
             State::Ended => true,
         }
@@ -97,7 +151,7 @@ impl Body for GuestBody {
             State::Complete { trailers: Some(_), .. } => SizeHint::default(),
             State::Complete { data, .. } => SizeHint::with_exact(data.len() as u64),
             State::Streaming(streaming) => {
-                let buffered = streaming.next.is_some();
+                let buffered = streaming.next.is_some() || streaming.begun.len() > 0;
                 // What was declared by the guest is exact, and its body is held to it.
                 if buffered { SizeHint::default() } else { streaming.body.size_hint() }
             }
@@ -112,6 +166,9 @@ impl Streaming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         self.poll_guest(cx);
+        if let Some(piece) = self.begun.pop() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         if let Some(frame) = self.next.take() {
             return Poll::Ready(Some(Ok(frame)));
         }

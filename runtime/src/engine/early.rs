@@ -5,10 +5,9 @@
 
 use super::{
     InvokeError,
-    body::GuestBody,
+    body::{GuestBody, Pieces},
     guest::{Guest, body_error},
 };
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
 use http_body::Body;
 use std::{
@@ -26,8 +25,7 @@ const ENOUGH_OF_ENDED: usize = 1 << 20;
 /// What there is of a body.
 #[derive(Default)]
 struct Early {
-    first: Bytes,
-    more: Option<BytesMut>,
+    data: Pieces,
     trailers: Option<HeaderMap>,
 }
 
@@ -52,7 +50,7 @@ pub(super) fn finish(
     let mut cx = Context::from_waker(Waker::noop());
     let mut early = Early::default();
     loop {
-        let before = early.len();
+        let before = early.data.len();
         let most = if guest.is_none() { ENOUGH_OF_ENDED } else { ENOUGH };
         let reached = early.read(&mut body, most, &mut cx)?;
         if matches!(reached, Reached::End) {
@@ -66,7 +64,7 @@ pub(super) fn finish(
             }
             return Ok(early.complete(headers));
         }
-        let progress = early.len() > before && early.len() < ENOUGH;
+        let progress = early.data.len() > before && early.data.len() < ENOUGH;
         match &mut guest {
             // What was read made room for more.
             Some(running) if progress => {
@@ -76,18 +74,14 @@ pub(super) fn finish(
             }
             Some(running) => {
                 running.head_sent();
-                return Ok(GuestBody::streaming(early.begun(), body, guest));
+                return Ok(GuestBody::streaming(early.data.joined(), body, guest));
             }
-            None => return Ok(GuestBody::streaming(early.begun(), body, None)),
+            None => return Ok(GuestBody::streaming(early.data.joined(), body, None)),
         }
     }
 }
 
 impl Early {
-    fn len(&self) -> usize {
-        self.more.as_ref().map_or(self.first.len(), BytesMut::len)
-    }
-
     /// Reads on, until it has `most` bytes or there are no more.
     fn read(
         &mut self,
@@ -95,10 +89,11 @@ impl Early {
         most: usize,
         cx: &mut Context<'_>,
     ) -> Result<Reached, InvokeError> {
-        while self.len() < most {
+        while self.data.len() < most {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.push(data),
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => self.data.push(data),
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
                 Poll::Ready(Some(Err(error))) => return Err(body_error(&error)),
@@ -109,28 +104,12 @@ impl Early {
         Ok(Reached::Pause)
     }
 
-    fn push(&mut self, data: Bytes) {
-        match &mut self.more {
-            Some(more) => more.extend_from_slice(&data),
-            None if self.first.is_empty() => self.first = data,
-            None => {
-                let mut more = BytesMut::from(self.first.as_ref());
-                more.extend_from_slice(&data);
-                self.more = Some(more);
-            }
-        }
-    }
-
-    fn begun(self) -> Bytes {
-        self.more.map_or(self.first, BytesMut::freeze)
-    }
-
     fn complete(mut self, headers: &mut HeaderMap) -> GuestBody {
         let trailers = self.trailers.take();
         if let Some(trailers) = &trailers {
             announce(trailers, headers);
         }
-        GuestBody::complete(self.begun(), trailers)
+        GuestBody::complete(self.data.joined(), trailers)
     }
 }
 

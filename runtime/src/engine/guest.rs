@@ -1,20 +1,22 @@
 //! A running guest: one future that owns the store, polled by whoever wants the response.
 
-use super::{Call, InvokeError, Program, program::Running};
+use super::{Call, InvokeError, Program, instance::Ground, offload::LONG, program::Running};
 use crate::{
     clock,
     host::{CpuExhausted, Meter},
+    telemetry::guest_logs::Event,
 };
-use faas_api::LogSource;
 use http::Response;
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
+use tokio::task::JoinError;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiBody;
@@ -22,10 +24,16 @@ use wasmtime_wasi_http::WasiBody;
 /// The future of a guest. It ends when the guest has nothing left to do.
 pub(super) type GuestFuture = Pin<Box<dyn Future<Output = Result<(), InvokeError>> + Send>>;
 
-/// Where a guest leaves the head of its response. Guest and reader run in one task, so looking
-/// after each poll is enough and nobody needs waking.
+/// Where a guest leaves the head of its response. While guest and reader run in one task, looking
+/// after each poll is enough; a guest that was moved wakes the reader.
 #[derive(Clone, Default)]
-pub(super) struct HeadSlot(Arc<Mutex<Option<Head>>>);
+pub(super) struct HeadSlot(Arc<Mutex<Slot>>);
+
+#[derive(Default)]
+struct Slot {
+    head: Option<Head>,
+    reader: Option<Waker>,
+}
 
 /// The head of a response with a body to come, or why there is none.
 type Head = Result<Response<WasiBody>, InvokeError>;
@@ -33,18 +41,57 @@ type Head = Result<Response<WasiBody>, InvokeError>;
 impl HeadSlot {
     /// Leaves the head.
     pub(super) fn set(&self, head: Head) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+        let mut slot = self.lock();
+        slot.head = Some(head);
+        let reader = slot.reader.take();
+        drop(slot);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Takes the head, if it is there.
     pub(super) fn take(&self) -> Option<Head> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock().head.take()
     }
+
+    /// Who looks again when the head comes.
+    fn wakes(&self, reader: &Waker) {
+        self.lock().reader = Some(reader.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guest that is about to run.
+pub(super) struct Started {
+    /// What runs it.
+    pub(super) future: GuestFuture,
+    /// Where the head of its response will be.
+    pub(super) head: HeadSlot,
+    /// Whether the future runs the guest itself, and does not only wait for another that does.
+    pub(super) runs_here: bool,
+}
+
+/// Where a guest runs.
+enum Work {
+    /// In the task that wants its response.
+    Here(GuestFuture),
+    /// The same, for good.
+    Stays(GuestFuture),
+    /// On the threads for those that take long.
+    Moved(AbortOnDropHandle<Result<(), InvokeError>>),
+    /// Nowhere: it has ended.
+    Over,
 }
 
 /// A guest at work, held to its limits from outside of its store.
 pub(super) struct Guest {
-    future: GuestFuture,
+    work: Work,
+    head: HeadSlot,
+    ground: Arc<Ground>,
     program: Arc<Program>,
     call: Call,
     started: Instant,
@@ -58,20 +105,35 @@ pub(super) struct Guest {
 impl Guest {
     /// A guest that has not run yet.
     pub(super) fn new(
-        future: GuestFuture,
+        started: Started,
+        ground: Arc<Ground>,
         program: Arc<Program>,
         call: Call,
         running: Running,
     ) -> Self {
-        let started = call.meter.started().into();
-        Self { future, program, call, started, head_sent: false, deadline: None, _running: running }
+        let Started { future, head, runs_here } = started;
+        Self {
+            work: if runs_here { Work::Here(future) } else { Work::Stays(future) },
+            head,
+            ground,
+            program,
+            started: call.meter.started().into(),
+            call,
+            head_sent: false,
+            deadline: None,
+            _running: running,
+        }
+    }
+
+    /// Takes the head of the response, if it is there.
+    pub(super) fn take_head(&self) -> Option<Head> {
+        self.head.take()
     }
 
     /// Runs the guest until it waits or ends.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
-        let meter: &Meter = &self.call.meter;
-        let future = &mut self.future;
-        if let Poll::Ready(outcome) = meter.count(|| future.as_mut().poll(cx)) {
+        if let Poll::Ready(outcome) = self.poll_work(cx) {
+            self.work = Work::Over;
             return Poll::Ready(outcome);
         }
         let until = self.started + self.limit();
@@ -83,6 +145,43 @@ impl Guest {
                 limit: self.limit(),
                 awaited: if self.head_sent { "an end" } else { "a response" },
             })),
+        }
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
+        let meter: &Meter = &self.call.meter;
+        match &mut self.work {
+            Work::Stays(future) => future.as_mut().poll(cx),
+            Work::Here(future) => {
+                let polled = meter.count(|| future.as_mut().poll(cx));
+                if polled.is_ready() || meter.cpu() < LONG {
+                    return polled;
+                }
+                self.move_away();
+                self.poll_work(cx)
+            }
+            Work::Moved(task) => {
+                // Before the caller looks for the head, so that none comes unseen.
+                self.head.wakes(cx.waker());
+                let ended = ready!(Pin::new(task).poll(cx));
+                let failed = |error: JoinError| {
+                    InvokeError::Internal(format!("the host failed under a guest: {error}"))
+                };
+                Poll::Ready(ended.unwrap_or_else(|error| Err(failed(error))))
+            }
+            Work::Over => Poll::Ready(Err(InvokeError::NoResponse)),
+        }
+    }
+
+    /// It has taken long: from now on it does so elsewhere.
+    fn move_away(&mut self) {
+        let Work::Here(mut future) = std::mem::replace(&mut self.work, Work::Over) else {
+            return;
+        };
+        let meter = self.call.meter.clone();
+        let run = async move { poll_fn(|cx| meter.count(|| future.as_mut().poll(cx))).await };
+        if let Some(task) = self.ground.offload.spawn(run) {
+            self.work = Work::Moved(task);
         }
     }
 
@@ -105,7 +204,7 @@ impl Guest {
                     self.program.origin(),
                     self.call.id,
                     clock::now(),
-                    LogSource::Failure { message },
+                    Event::Failure(&message),
                 );
             }
         });

@@ -3,7 +3,8 @@
 use super::{
     Call, InvokeError, Place, Program, cgi,
     config::Limits,
-    guest::{GuestFuture, HeadSlot, guest_error},
+    guest::{GuestFuture, HeadSlot, Started, guest_error},
+    offload::Offload,
     prepared::Prepared,
     residency::Resident,
     reuse::{Waiting, shared},
@@ -37,14 +38,15 @@ use wasmtime_wasi_http::{
 const FAIR_TURN: Duration = Duration::from_millis(3);
 
 /// What every instance needs, apart from its program and its call.
-#[derive(Clone)]
 pub(super) struct Ground {
     /// The memory all instances share.
     pub(super) memory: Arc<MemoryBudget>,
     /// How long making an instance takes.
     pub(super) instance_start: Histogram,
     /// The instances that wait for requests.
-    pub(super) waiting: Arc<Waiting>,
+    pub(super) waiting: Waiting,
+    /// Where guests go on that take long.
+    pub(super) offload: Offload,
 }
 
 /// An instance of an HTTP component with its store, between two calls or before its first.
@@ -81,12 +83,12 @@ impl Ground {
     /// The guest's future, which runs nothing until it is polled, and the slot in which the head
     /// of the response appears.
     pub(super) fn guest<B>(
-        &self,
+        self: &Arc<Self>,
         program: &Arc<Program>,
         call: &Call,
         seat: Seat,
         request: Request<B>,
-    ) -> Result<(GuestFuture, HeadSlot), InvokeError>
+    ) -> Result<Started, InvokeError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
@@ -94,16 +96,17 @@ impl Ground {
         let ground = self.clone();
         let slot = HeadSlot::default();
         let head = slot.clone();
+        let started = |future, runs_here| Started { future, head: slot, runs_here };
         let (resident, place) = match seat {
             Seat::New(resident, place) => (resident, place),
             Seat::Kept(mut instance) => {
                 instance.serve(call);
                 let served = ground.http(program.clone(), instance, request, head);
-                return Ok((Box::pin(served), slot));
+                return Ok(started(Box::pin(served), true));
             }
             Seat::Shared(seat) => {
                 let request = request.map(|body| guest_body(body).boxed_unsync());
-                return Ok((Box::pin(seat.call(call.id, request, head)), slot));
+                return Ok(started(Box::pin(seat.call(call.id, request, head)), false));
             }
         };
         let budget = self.budget(program.limits(), call.meter.clone());
@@ -128,7 +131,7 @@ impl Ground {
                 Box::pin(ground.cgi_01(pre.clone(), state, output, place))
             }
         };
-        Ok((future, slot))
+        Ok(started(future, true))
     }
 
     /// What an instance of a function may use.
@@ -165,7 +168,7 @@ impl Ground {
     /// One request to an instance, which then is dropped, or waits for the next one where the
     /// function wants it so.
     async fn http<B>(
-        self,
+        self: Arc<Self>,
         program: Arc<Program>,
         mut instance: Instance,
         request: Request<B>,
@@ -188,7 +191,7 @@ impl Ground {
 
     /// A component that is called as CGI: its standard output is the response.
     async fn cgi_02(
-        self,
+        self: Arc<Self>,
         pre: CommandPre<HostState>,
         state: HostState,
         output: cgi::Output,
@@ -212,7 +215,7 @@ impl Ground {
 
     /// A core module that is called as CGI: its standard output is the response.
     async fn cgi_01(
-        self,
+        self: Arc<Self>,
         pre: InstancePre<ModuleState>,
         state: ModuleState,
         output: cgi::Output,

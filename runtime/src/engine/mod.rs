@@ -10,7 +10,7 @@
 //! | `instance`, `cgi` | one instance for one request, by kind of program |
 //! | `reuse` | instances that are there before their request |
 //! | `guest`, `early`, `body` | a running guest and the response it writes |
-//! | `ticker` | the clock that interrupts guests |
+//! | `ticker`, `offload` | the clock that interrupts guests, and where those go on that take long |
 
 mod body;
 mod cache;
@@ -21,6 +21,7 @@ mod early;
 mod error;
 mod guest;
 mod instance;
+mod offload;
 mod pool;
 mod prepared;
 mod program;
@@ -54,6 +55,7 @@ use guest::Guest;
 use http::{Request, Response};
 use http_body::Body;
 use instance::{Ground, Instance, Seat};
+use offload::Offload;
 use prepared::{Engines, PrepareError, Prepared, engine_of};
 use residency::{Residency, Resident};
 use reuse::{Shared, Waiting};
@@ -108,7 +110,7 @@ pub(crate) struct Engine {
     node_key: [u8; 32],
     compiler: Compiler,
     blobs: Arc<dyn Blobs>,
-    ground: Ground,
+    ground: Arc<Ground>,
     residency: Arc<Residency>,
     metrics: Arc<Metrics>,
     seats: Arc<Semaphore>,
@@ -133,6 +135,8 @@ impl Engine {
         })?;
         ticker::start(&engines.both())
             .map_err(|error| InvokeError::Internal(format!("no thread for the ticker: {error}")))?;
+        let offload = Offload::start()
+            .map_err(|error| InvokeError::Internal(format!("no threads for guests: {error}")))?;
         let memory = MemoryBudget::new(plan.memory_budget);
         // Most of the pool is always there for requests that need an instance of their own.
         let waiting = Waiting::new(plan.instances as usize / 4, memory.clone());
@@ -143,11 +147,12 @@ impl Engine {
             node_key,
             compiler: Compiler::new(deploy, metrics.clone()),
             blobs,
-            ground: Ground {
+            ground: Arc::new(Ground {
                 memory,
                 instance_start: metrics.instance_start.clone(),
-                waiting: Arc::new(waiting),
-            },
+                waiting,
+                offload,
+            }),
             residency: Arc::new(Residency::new(plan.capacity, metrics.functions_loaded.clone())),
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
@@ -215,16 +220,17 @@ impl Engine {
     {
         let running = program.enter()?;
         let seat = self.seat(program, &call).await?;
-        let (future, head) = self.ground.guest(program, &call, seat, request)?;
-        let mut guest = Guest::new(future, program.clone(), call, running);
+        let started = self.ground.guest(program, &call, seat, request)?;
+        let mut guest = Guest::new(started, self.ground.clone(), program.clone(), call, running);
         let (head, ended) = poll_fn(|cx| match guest.poll(cx) {
             // Its head may be there too: the guest ran from one end to the other.
             Poll::Ready(Ok(())) => Poll::Ready(
-                head.take()
+                guest
+                    .take_head()
                     .map_or(Err(InvokeError::NoResponse), |head| head.map(|head| (head, true))),
             ),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => match head.take() {
+            Poll::Pending => match guest.take_head() {
                 Some(head) => Poll::Ready(head.map(|head| (head, false))),
                 None => Poll::Pending,
             },

@@ -18,6 +18,10 @@ use wasmtime::{
 /// the lock file.
 pub(crate) const ENGINE_RELEASE: &str = "48.0.8";
 
+/// Raised when the same artifact shall become other native code with the same engine, as after a
+/// change of how components are merged.
+const CODE_VERSION: u32 = 1;
+
 /// The most instances a derived pool has; a 47-bit address space holds about 30,000 slots.
 const MAX_POOL: u64 = 4096;
 /// Memory maps that an instance in use may need over both engines' pools: two for its stack in
@@ -65,7 +69,9 @@ impl Flavor {
             .generate_address_map(false)
             .debug_symbols(false)
             .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-            .module_version(ModuleVersionStrategy::Custom(format!("faas-{ENGINE_RELEASE}")))?;
+            .module_version(ModuleVersionStrategy::Custom(format!(
+                "faas-{ENGINE_RELEASE}-{CODE_VERSION}"
+            )))?;
         Ok(config)
     }
 

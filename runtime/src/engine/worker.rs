@@ -14,6 +14,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
+use wasmtime::Engine;
 
 /// What the host asks for, as JSON on the standard input.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,7 +91,7 @@ fn compile(job: &Job) -> Outcome {
         Err(error) => return Outcome::Failed(format!("the artifact cannot be read: {error}")),
     };
     let compiled = match job.component {
-        true => engine.precompile_component(&wasm),
+        true => component(&engine, &wasm),
         false => engine.precompile_module(&wasm),
     };
     match compiled {
@@ -100,6 +101,15 @@ fn compile(job: &Job) -> Outcome {
         },
         Err(error) => Outcome::Refused(format!("{error:#}")),
     }
+}
+
+/// A component is compiled with its core modules merged, which makes instances of it cheaper. One that
+/// cannot be merged is compiled as it is, and whatever is wrong with it is told of what was uploaded.
+fn component(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    let merged = faas_merge::merge(wasm).ok();
+    merged
+        .and_then(|merged| engine.precompile_component(&merged).ok())
+        .map_or_else(|| engine.precompile_component(wasm), Ok)
 }
 
 fn write(job: &Job, code: &[u8]) -> io::Result<()> {

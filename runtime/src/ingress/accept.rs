@@ -35,7 +35,8 @@ pub(super) fn max_connections(configured: usize) -> usize {
     }
 }
 
-/// Accepts connections until the node drains, and serves each in a task of its own.
+/// Accepts connections until the node drains, and serves each in a task of its own, on one of the
+/// threads for that.
 pub(super) async fn accept<S: Serve>(
     listener: TcpListener,
     slots: usize,
@@ -45,8 +46,14 @@ pub(super) async fn accept<S: Serve>(
     let slots = Arc::new(Semaphore::new(slots));
     let serve = |(stream, peer, slot): Accepted| {
         let (service, shared) = (visitor(peer), common.clone());
-        common.tasks.spawn(async move {
-            connection::serve(stream, service, &shared).await;
+        // Its thread has an event loop of its own, which shall tell of this socket.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        common.lanes.spawn(&common.tasks, async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                connection::serve(stream, service, &shared).await;
+            }
             drop(slot);
         });
     };

@@ -5,8 +5,8 @@
 //! does not fit meanwhile is dropped and counted.
 
 use super::{AccessLog, check::MAX_METHOD_BYTES};
-use crate::clock;
 use faas_api::{AppName, VersionId};
+use jiff::Timestamp;
 use std::{
     cell::RefCell,
     io::{self, Write},
@@ -28,6 +28,8 @@ pub(super) const MAX_PATH_BYTES: usize = 1024;
 
 /// One request, as the log tells it.
 pub(super) struct Line<'a> {
+    /// When it ended.
+    pub(super) time: Timestamp,
     pub(super) id: &'a str,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
@@ -189,7 +191,7 @@ fn tell_dropped(text: &mut Vec<u8>, lines: u64, json: bool) {
 impl Line<'_> {
     fn json(&self, out: &mut String) {
         out.push_str(r#"{"timestamp":""#);
-        push_time(out);
+        push_time(out, self.time);
         out.push_str(r#"","level":"INFO","target":"access","request_id":""#);
         push_escaped(out, self.id, usize::MAX);
         out.push_str(r#"","method":""#);
@@ -218,7 +220,7 @@ impl Line<'_> {
     }
 
     fn text(&self, out: &mut String) {
-        push_time(out);
+        push_time(out, self.time);
         out.push_str("  INFO access: ");
         push_escaped(out, self.method, MAX_METHOD_BYTES);
         out.push(' ');
@@ -305,21 +307,20 @@ fn push_padded(out: &mut String, thousandths: u64) {
     push_number(out, thousandths);
 }
 
-/// Now, in RFC 3339 with milliseconds. The text of a second is made once per thread.
-fn push_time(out: &mut String) {
+/// A time, in RFC 3339 with milliseconds. The text of a second is made once per thread.
+fn push_time(out: &mut String, time: Timestamp) {
     thread_local! {
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
-    let now = clock::now();
     SECOND.with_borrow_mut(|(second, text)| {
-        if *second != now.as_second() {
-            *second = now.as_second();
-            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        if *second != time.as_second() {
+            *second = time.as_second();
+            *text = time.strftime("%Y-%m-%dT%H:%M:%S").to_string();
         }
         out.push_str(text);
     });
     out.push('.');
-    push_padded(out, u64::try_from(now.subsec_millisecond()).unwrap_or(0));
+    push_padded(out, u64::try_from(time.subsec_millisecond()).unwrap_or(0));
     out.push('Z');
 }
 
@@ -331,11 +332,12 @@ pub(super) fn standard_error() -> impl Write + Send + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
+    use crate::clock;
     use std::sync::mpsc;
 
     fn line<'a>(path: &'a str, app: Option<&'a AppName>) -> Line<'a> {
         Line {
+            time: clock::now(),
             id: "01J",
             method: "GET",
             path,

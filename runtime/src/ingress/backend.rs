@@ -10,11 +10,11 @@ use crate::{
     engine::{Call, Engine, GuestBody, InvokeError, Program},
     functions::snapshot::{LiveApp, LiveVersion, Snapshot},
     request_id::RequestId,
-    telemetry::metrics::FunctionMetrics,
+    telemetry::{guest_logs::Event, metrics::FunctionMetrics},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use faas_api::{AppName, LogSource, VersionId};
+use faas_api::{AppName, VersionId};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use jiff::Timestamp;
@@ -53,7 +53,7 @@ pub(super) trait Function: Send + Sync + Unpin + 'static {
     fn body_limit(&self) -> u64;
     fn metrics(&self) -> &FunctionMetrics;
     /// Appends to the app's log.
-    fn log(&self, id: RequestId, time: Timestamp, source: LogSource);
+    fn log(&self, id: RequestId, time: Timestamp, event: Event<'_>);
 }
 
 /// The node: what is deployed, and the engine.
@@ -128,8 +128,8 @@ impl Function for Deployed {
         self.program.metrics()
     }
 
-    fn log(&self, id: RequestId, time: Timestamp, source: LogSource) {
-        self.program.log().push(self.program.origin(), id, time, source);
+    fn log(&self, id: RequestId, time: Timestamp, event: Event<'_>) {
+        self.program.log().push(self.program.origin(), id, time, event);
     }
 }
 

@@ -13,12 +13,16 @@ use crate::{
     clock,
     engine::{InvokeError, Meter},
     request_id::RequestId,
-    telemetry::metrics::Metrics,
+    telemetry::{
+        guest_logs::{Event, RequestEnd},
+        metrics::Metrics,
+    },
 };
 use bytes::Bytes;
-use faas_api::{ErrorCode, LogSource};
+use faas_api::ErrorCode;
 use http::{HeaderValue, Method, Uri};
 use http_body::{Body, Frame, SizeHint};
+use jiff::Timestamp;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -152,7 +156,7 @@ impl<F: Function> Ticket<F> {
     }
 
     fn settle(&mut self) {
-        let duration = self.started.elapsed();
+        let (now, duration) = (clock::now(), self.started.elapsed());
         if self.status == 0 {
             (self.status, self.code) = match self.books.cut.is_cancelled() {
                 true => (503, Some(ErrorCode::ShuttingDown.as_str())),
@@ -168,10 +172,11 @@ impl<F: Function> Ticket<F> {
         }
         match &self.function {
             None => metrics.unrouted(self.status, self.code.unwrap_or("none")),
-            Some(function) => self.charge(function, duration),
+            Some(function) => self.charge(function, now, duration),
         }
         if self.books.log.wants(self.status) {
             self.books.log.write(&Line {
+                time: now,
                 id: self.id_header.to_str().unwrap_or_default(),
                 method: self.method.as_str(),
                 path: self.uri.path(),
@@ -186,15 +191,14 @@ impl<F: Function> Ticket<F> {
     }
 
     /// Writes it into the function's own books.
-    fn charge(&self, function: &F, duration: Duration) {
+    fn charge(&self, function: &F, now: Timestamp, duration: Duration) {
         let metrics = function.metrics();
         metrics.request(self.status, duration);
-        let (mut cpu_ms, mut memory_bytes) = (0.0, 0);
+        let (mut cpu, mut memory_bytes) = (Duration::ZERO, 0);
         match &self.meter {
             Some(meter) => {
-                metrics.usage(meter.cpu(), meter.memory_peak());
-                cpu_ms = millis(meter.cpu());
-                memory_bytes = meter.memory_peak();
+                (cpu, memory_bytes) = (meter.cpu(), meter.memory_peak());
+                metrics.usage(cpu, memory_bytes);
             }
             // It was refused before the function ran.
             None => {
@@ -203,28 +207,18 @@ impl<F: Function> Ticket<F> {
                 }
             }
         }
-        let now = clock::now();
         if let Some(failure) = &self.failure {
             match failure.is_guests_fault() {
                 true => metrics.failure(failure.code().as_str()),
                 false => metrics.rejected(failure.code().as_str()),
             }
-            let message = failure.to_string();
-            function.log(self.id, now, LogSource::Failure { message });
+            function.log(self.id, now, Event::Failure(&failure.to_string()));
         }
-        function.log(
-            self.id,
-            now,
-            LogSource::Request {
-                method: cut(self.method.as_str(), MAX_METHOD_BYTES),
-                path: cut(self.uri.path().get(self.prefix..).unwrap_or_default(), MAX_PATH_BYTES),
-                status: self.status,
-                code: self.code.map(str::to_owned),
-                duration_ms: millis(duration),
-                cpu_ms,
-                memory_bytes,
-            },
-        );
+        let (status, code) = (self.status, self.code);
+        let end = RequestEnd { status, code, duration, cpu, memory_bytes };
+        let method = cut(self.method.as_str(), MAX_METHOD_BYTES);
+        let path = cut(self.uri.path().get(self.prefix..).unwrap_or_default(), MAX_PATH_BYTES);
+        function.log(self.id, now, Event::Request { method, path, end });
     }
 }
 
@@ -234,13 +228,9 @@ impl<F: Function> Drop for Ticket<F> {
     }
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
 /// What a log line holds of a text; it is escaped when it is read.
-fn cut(text: &str, max_bytes: usize) -> String {
-    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default().to_owned()
+fn cut(text: &str, max_bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default()
 }
 
 /// The body of an answer. When it ends, or is dropped, the account is settled.

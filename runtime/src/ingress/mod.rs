@@ -4,7 +4,7 @@
 //!
 //! | step | file | what happens |
 //! |---|---|---|
-//! | accept | `accept` | a place, a socket, a task |
+//! | accept | `accept`, `lanes` | a place, a socket, a task on one thread |
 //! | read | `connection` | which protocol; deadlines, drain, reset; every head seen whole |
 //! | handle | `handle` | calls the rest in order; errors become responses here |
 //! | check | `check` | is it HTTP, and for exactly one host |
@@ -30,6 +30,7 @@ mod check;
 mod connection;
 mod forward;
 mod handle;
+mod lanes;
 mod meter;
 mod respond;
 mod router;
@@ -42,6 +43,7 @@ use self::{
     check::RequestLimits,
     connection::{Common, HeadLimits, Patience, Signals},
     handle::{Shared, Visit},
+    lanes::Lanes,
     meter::Books,
     router::Naming,
 };
@@ -55,7 +57,12 @@ use crate::{
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
-use std::{io::IsTerminal, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +77,8 @@ const CUT: Duration = Duration::from_secs(5);
 pub struct IngressConfig {
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Threads that serve connections; 0 is one for each core.
+    pub threads: usize,
     /// Apps also answer on `<app>.<base_domain>`.
     pub base_domain: String,
     /// Whether apps answer on `/<app>/…`.
@@ -116,6 +125,7 @@ impl Default for IngressConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            threads: 0,
             base_domain: "localhost".to_owned(),
             path_routing: true,
             access_log: AccessLog::All,
@@ -209,14 +219,17 @@ pub(crate) struct Ingress {
 
 impl Ingress {
     /// Puts it together. The settings have been validated.
-    pub(crate) fn new(parts: IngressParts) -> Self {
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub(crate) fn new(parts: IngressParts) -> io::Result<Self> {
         let IngressParts { config, snapshot, engine, metrics, log_format } = parts;
         let json = match log_format {
             LogFormat::Auto => !std::io::stderr().is_terminal(),
             LogFormat::Text => false,
             LogFormat::Json => true,
         };
-        let common = common(&config);
+        let common = common(&config)?;
         let domain = config.base_domain.trim_matches('.');
         let shared = Shared {
             backend: Node { snapshot, engine, naming: Naming::new(domain, config.path_routing) },
@@ -230,7 +243,7 @@ impl Ingress {
             default_host: HeaderValue::from_str(domain)
                 .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
         };
-        Self { config, common: Arc::new(common), shared: Arc::new(shared) }
+        Ok(Self { config, common: Arc::new(common), shared: Arc::new(shared) })
     }
 
     /// Serves a listener until the node has drained or is stopped: stops accepting, lets what is
@@ -248,15 +261,16 @@ impl Ingress {
     }
 }
 
-fn common(config: &IngressConfig) -> Common {
-    Common {
+fn common(config: &IngressConfig) -> io::Result<Common> {
+    Ok(Common {
         patience: config.patience(),
         heads: HeadLimits { uri: config.max_uri_bytes, headers: config.max_header_bytes },
         max_headers: config.max_headers,
         max_h2_streams: config.max_h2_streams,
         signals: Signals::default(),
         tasks: TaskTracker::new(),
-    }
+        lanes: Lanes::start(config.threads)?.into(),
+    })
 }
 
 /// Accepts, drains, cuts. `accepting` ends when the drain begins, and the listener with it.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     engine::{Call, InvokeError},
     request_id::RequestId,
-    telemetry::metrics::FunctionMetrics,
+    telemetry::{guest_logs::Event, metrics::FunctionMetrics},
 };
 use bytes::Bytes;
 use faas_api::{AppName, ErrorBody, LogSource, VersionId};
@@ -65,8 +65,8 @@ impl Function for FakeFunction {
         &self.0.function
     }
 
-    fn log(&self, _: RequestId, _: jiff::Timestamp, source: LogSource) {
-        self.0.log.lock().unwrap().push(source);
+    fn log(&self, _: RequestId, _: jiff::Timestamp, event: Event<'_>) {
+        self.0.log.lock().unwrap().push(event.source());
         self.0.logged.notify_one();
     }
 }
@@ -187,7 +187,7 @@ impl Node {
             begun: Notify::new(),
             go: Notify::new(),
         });
-        let common = Arc::new(common(&config));
+        let common = Arc::new(common(&config).unwrap());
         let shared = Arc::new(Shared {
             backend: Fake(seen.clone()),
             books: Arc::new(Books {

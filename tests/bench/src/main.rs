@@ -23,7 +23,7 @@ mod rows;
 
 use clap::Parser;
 use report::Sample;
-use rows::Bench;
+use rows::{Bench, Builds};
 use std::path::PathBuf;
 
 /// What a request costs the server, side by side.
@@ -47,12 +47,18 @@ struct Args {
     /// Instead of the table: one node with so many functions; first calls; requests asleep.
     #[arg(long, default_value_t = 0)]
     many: usize,
+    /// Measures nothing: works through every function, for a binary that writes a profile.
+    #[arg(long)]
+    train: bool,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
     /// The `faas` to measure.
     #[arg(long, default_value = "target/release/faas")]
     faas: PathBuf,
+    /// The same built another way, measured beside it where it is there.
+    #[arg(long, default_value = "target/pgo/faas")]
+    guided: PathBuf,
     /// Where peers are installed: `bin/wasmtime`, `node_modules/.bin/{workerd,deno}`.
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
@@ -65,7 +71,11 @@ fn main() {
         let many = serde_json::to_string_pretty(&many::run(&args.faas, args.many));
         return println!("{}", many.expect("numbers"));
     }
-    let bench = Bench::start(&args.faas, &args.peers, &args.only);
+    if args.train {
+        return rows::train(&args.faas, args.connections, args.seconds);
+    }
+    let builds = Builds { plain: &args.faas, guided: &args.guided, peers: &args.peers };
+    let bench = Bench::start(&builds, &args.only);
     let rows = &bench.rows;
     assert!(!rows.is_empty(), "no row is left");
     let mut samples: Vec<Vec<Sample>> = rows.iter().map(|_| Vec::new()).collect();

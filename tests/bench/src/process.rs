@@ -72,6 +72,15 @@ impl Server {
         server
     }
 
+    /// Ends it as an operator would, and waits for it.
+    pub(crate) fn stop(mut self) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        let asked = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        asked.expect("the server runs");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+
     pub(crate) fn counted(&self) -> Counted {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         let stat = stat.expect("the server runs");

@@ -29,6 +29,13 @@ const TUNED: [&str; 2] = [
     "-Wtimeout=10s",
 ];
 
+/// Where the programs are.
+pub(crate) struct Builds<'a> {
+    pub(crate) plain: &'a Path,
+    pub(crate) guided: &'a Path,
+    pub(crate) peers: &'a Path,
+}
+
 /// All that runs during a measurement.
 pub(crate) struct Bench {
     servers: Vec<Server>,
@@ -109,29 +116,36 @@ fn functions() -> Vec<Function> {
 
 impl Bench {
     /// Starts every server that a row is wanted of.
-    pub(crate) fn start(faas: &Path, peers: &Path, only: &[String]) -> Self {
-        let home = tempfile::tempdir().expect("a folder for the servers");
-        let mut bench = Self { servers: Vec::new(), rows: Vec::new(), home };
+    pub(crate) fn start(builds: &Builds<'_>, only: &[String]) -> Self {
+        let mut bench = Self::empty();
         let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
         let native = std::env::current_exe().expect("a path").with_file_name("native-hyper");
         if wanted(LIMIT) {
             let (server, _) = Server::announced(&mut Command::new(native), 1);
             bench.row(LIMIT.to_owned(), NONE, server, Asked::get());
         }
-        bench.faas(faas, &wanted);
-        bench.wasmtime(&peers.join("bin/wasmtime"), &wanted);
-        bench.javascript(&peers.join("node_modules/.bin"), &wanted);
+        bench.faas("faas", builds.plain, &wanted);
+        if builds.guided.exists() {
+            bench.faas("faas pgo", builds.guided, &wanted);
+        }
+        bench.wasmtime(&builds.peers.join("bin/wasmtime"), &wanted);
+        bench.javascript(&builds.peers.join("node_modules/.bin"), &wanted);
         bench
     }
 
+    fn empty() -> Self {
+        let home = tempfile::tempdir().expect("a folder for the servers");
+        Self { servers: Vec::new(), rows: Vec::new(), home }
+    }
+
     /// One node with every function.
-    fn faas(&mut self, faas: &Path, wanted: &dyn Fn(&str) -> bool) {
-        let named = |function: &Function| format!("faas: {}", function.name);
+    fn faas(&mut self, name: &str, faas: &Path, wanted: &dyn Fn(&str) -> bool) {
+        let named = |function: &Function| format!("{name}: {}", function.name);
         let functions: Vec<_> = functions().into_iter().filter(|f| wanted(&named(f))).collect();
         if functions.is_empty() {
             return;
         }
-        let data = self.home.path().join("data");
+        let data = self.home.path().join(name);
         let mut serve = Command::new(faas);
         serve.arg("serve").arg("--data-dir").arg(&data);
         serve.args(["--config", "/dev/null"]);
@@ -296,6 +310,18 @@ impl Row {
         }
         None
     }
+}
+
+/// Has a node work through every function for some seconds each, and stops it as an operator would.
+pub(crate) fn train(faas: &Path, connections: usize, seconds: u64) {
+    let mut bench = Bench::empty();
+    bench.faas("faas", faas, &|_| true);
+    for row in &bench.rows {
+        let seen = load::run(row.address, &row.path, connections, seconds, row.script);
+        eprintln!("trained {:<40} {:8.0}/s", row.name, seen.per_second);
+        assert!(seen.problem.is_none(), "{}: {:?}", row.name, seen.problem);
+    }
+    bench.servers.drain(..).for_each(Server::stop);
 }
 
 /// Whether the artifacts are there.

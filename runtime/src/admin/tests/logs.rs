@@ -3,9 +3,9 @@
 use super::*;
 use crate::{
     request_id::RequestId,
-    telemetry::guest_logs::{AppLog, Origin},
+    telemetry::guest_logs::{AppLog, Event, Origin},
 };
-use faas_api::{LogSource, VersionId};
+use faas_api::VersionId;
 
 const TARGET: &str = "/v1/apps/hello/logs";
 
@@ -28,8 +28,7 @@ impl Writer {
 
     fn say(&self, message: &str) -> RequestId {
         let id = RequestId::new();
-        let message = message.to_owned();
-        self.log.push(&self.origin, id, crate::clock::now(), LogSource::Stdout { message });
+        self.log.push(&self.origin, id, crate::clock::now(), Event::Stdout(message));
         id
     }
 }

@@ -94,7 +94,7 @@ pub(in crate::engine) struct Seat {
 impl Shared {
     /// Starts an instance in a task of its own.
     pub(in crate::engine) fn start(
-        ground: &Ground,
+        ground: &Arc<Ground>,
         program: &Arc<Program>,
         reuse: Reuse,
         resident: Arc<Resident>,

@@ -29,6 +29,7 @@ use std::{
 };
 use tokio::{
     net::tcp::{ReadHalf, WriteHalf},
+    runtime::Handle,
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::task::TaskTracker;
@@ -59,6 +60,7 @@ pub(super) async fn run<S: Serve>(
     let streams = Streams {
         pulse: pulse.clone(),
         tasks: common.tasks.clone(),
+        threads: common.lanes.shared().clone(),
         patience: common.patience.write_idle,
         begun: Arc::default(),
     };
@@ -126,6 +128,7 @@ fn builder<S>(connection: &Connection<'_, S>, streams: Streams) -> http2::Builde
 struct Streams {
     pulse: Arc<Pulse>,
     tasks: TaskTracker,
+    threads: Handle,
     /// How long a client may leave an answer unread.
     patience: Duration,
     /// The pace of the stream whose service was called last; hyper runs it right after.
@@ -140,13 +143,14 @@ where
         let pace = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let at_work = AtWork::new(self.pulse.clone());
         let patience = self.patience;
-        self.tasks.spawn(async move {
+        let stream = async move {
             let _at_work = at_work;
             match pace {
                 Some(pace) => unless_stuck(stream, &pace, patience).await,
                 None => stream.await,
             }
-        });
+        };
+        self.tasks.spawn_on(stream, &self.threads);
     }
 }
 

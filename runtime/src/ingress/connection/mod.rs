@@ -19,12 +19,13 @@ use self::{
     io::Refuse,
     pulse::{Overdue, Phase, Pulse},
 };
+use super::lanes::Lanes;
 use bytes::{Bytes, BytesMut};
 use faas_api::ErrorCode;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use std::{convert::Infallible, error::Error, time::Duration};
+use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -79,6 +80,8 @@ pub(super) struct Common {
     pub(super) signals: Signals,
     /// Every connection and every HTTP/2 stream.
     pub(super) tasks: TaskTracker,
+    /// The threads they run on.
+    pub(super) lanes: Arc<Lanes>,
 }
 
 /// How a connection ended.
@@ -127,8 +130,8 @@ pub(super) async fn serve<S: Serve>(mut stream: TcpStream, service: S, common: &
 
 /// A connection whose protocol is known.
 struct Connection<'a, S> {
-    pulse: std::sync::Arc<Pulse>,
-    service: std::sync::Arc<S>,
+    pulse: Arc<Pulse>,
+    service: Arc<S>,
     common: &'a Common,
 }
 

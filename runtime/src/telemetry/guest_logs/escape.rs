@@ -8,8 +8,7 @@ use std::fmt::Write as _;
 pub(super) const CUT_MARK: &str = " … (cut)";
 
 /// The same with text that can stand in a line.
-pub(super) fn source(source: &LogSource) -> LogSource {
-    let mut source = source.clone();
+pub(super) fn source(mut source: LogSource) -> LogSource {
     match &mut source {
         LogSource::Request { method, path, .. } => {
             escape(method, false);

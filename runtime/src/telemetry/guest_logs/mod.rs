@@ -7,6 +7,7 @@
 //! | part | what it holds |
 //! |---|---|
 //! | this file | the rings: [`GuestLogs`], [`AppLog`] |
+//! | `ring` | how the lines of an app lie in memory |
 //! | [`output`] | [`GuestOutput`]: bytes of a guest's output become lines |
 //! | [`reader`] | [`LogReader`]: queries, and following |
 //! | `escape` | what may stand in a line |
@@ -14,23 +15,23 @@
 mod escape;
 pub(crate) mod output;
 pub(crate) mod reader;
+mod ring;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use output::{GuestOutput, LogBudget, OutputStream};
 pub(crate) use reader::{LogReader, Query};
+pub(crate) use ring::{Event, RequestEnd};
 
 use crate::{request_id::RequestId, telemetry::metrics::Metrics};
 use dashmap::DashMap;
-use faas_api::{AppName, FunctionName, LogLine, LogSource, VersionId};
+use faas_api::{AppName, FunctionName, LogLine, VersionId};
 use jiff::Timestamp;
 use prometheus::IntCounter;
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use ring::{Line, Ring};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use tokio::sync::watch;
 
@@ -43,8 +44,9 @@ const MAX_APP_BYTES: usize = 16 << 20;
 const MAX_TOTAL_BYTES: usize = 256 << 20;
 const MIN_APP_BYTES: usize = 2 * MAX_LINE_BYTES;
 
-/// Records that are copied out of a ring under one hold of its lock.
+/// Lines that are copied out of a ring under one hold of its lock, and how much text.
 const PAGE: usize = 64;
+const PAGE_BYTES: usize = 64 << 10;
 
 /// Every app's log.
 pub(crate) struct GuestLogs {
@@ -114,7 +116,10 @@ impl GuestLogs {
         let share = (MAX_TOTAL_BYTES / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
         if share < self.allowance.swap(share, Ordering::Relaxed) {
             for log in &self.apps {
-                log.ring().trim(log.lines, share);
+                if let Some(ring) = &mut *log.ring() {
+                    ring.trim(log.lines, share);
+                    ring.shrink();
+                }
             }
         }
     }
@@ -129,30 +134,6 @@ pub(crate) struct Origin {
     pub(crate) version: VersionId,
 }
 
-/// A line in the ring.
-struct Record {
-    seq: u64,
-    time: Timestamp,
-    origin: Arc<Origin>,
-    request_id: RequestId,
-    source: LogSource,
-}
-
-impl Record {
-    /// What it takes in memory: itself, its counts, its place in the ring and its text.
-    fn bytes(&self) -> usize {
-        let text = match &self.source {
-            LogSource::Request { method, path, code, .. } => {
-                method.len() + path.len() + code.as_ref().map_or(0, String::len)
-            }
-            LogSource::Stdout { message }
-            | LogSource::Stderr { message }
-            | LogSource::Failure { message } => message.len(),
-        };
-        size_of::<Self>() + 3 * size_of::<usize>() + text
-    }
-}
-
 /// The log of one app.
 pub(crate) struct AppLog {
     app: AppName,
@@ -161,36 +142,13 @@ pub(crate) struct AppLog {
     metrics: Arc<Metrics>,
     /// Lines that were displaced or cut off; made by the first one.
     lost: OnceLock<IntCounter>,
-    ring: Mutex<Ring>,
+    /// Made by the first line.
+    ring: Mutex<Option<Box<Ring>>>,
     /// The app was deleted.
     closed: AtomicBool,
     /// Marked as changed by every line; true once the app is deleted. Made by the first follower:
     /// most apps of a large node have none.
     changes: OnceLock<watch::Sender<bool>>,
-}
-
-/// The newest lines. Their numbers have no gaps, so a number says where its line is.
-#[derive(Default)]
-struct Ring {
-    newest: u64,
-    bytes: usize,
-    // Behind an `Arc`, so that a reader takes lines away without copying text under the lock.
-    records: VecDeque<Arc<Record>>,
-}
-
-impl Ring {
-    fn trim(&mut self, lines: usize, bytes: usize) -> u64 {
-        let mut dropped = 0;
-        // The newest line stays, however long it is.
-        while self.records.len() > 1 && (self.records.len() > lines || self.bytes > bytes) {
-            let Some(oldest) = self.records.pop_front() else {
-                break;
-            };
-            self.bytes -= oldest.bytes();
-            dropped += 1;
-        }
-        dropped
-    }
 }
 
 impl AppLog {
@@ -200,20 +158,21 @@ impl AppLog {
         origin: &Arc<Origin>,
         request_id: RequestId,
         time: Timestamp,
-        mut source: LogSource,
+        event: Event<'_>,
     ) {
-        if let LogSource::Failure { message } = &mut source {
-            message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
-        }
-        let mut record = Record { seq: 0, time, origin: origin.clone(), request_id, source };
+        let event = match event {
+            Event::Failure(message) => {
+                let end = message.floor_char_boundary(MAX_LINE_BYTES);
+                Event::Failure(message.get(..end).unwrap_or_default())
+            }
+            event => event,
+        };
         let bytes = self.allowance.load(Ordering::Relaxed);
-        let mut ring = self.ring();
-        ring.newest += 1;
-        record.seq = ring.newest;
-        ring.bytes += record.bytes();
-        ring.records.push_back(Arc::new(record));
+        let mut guard = self.ring();
+        let ring = guard.get_or_insert_default();
+        ring.push(time, origin.clone(), request_id, &event);
         let dropped = ring.trim(self.lines, bytes);
-        drop(ring);
+        drop(guard);
         // Nobody follows most of the time; then this is one atomic load. A follower subscribes
         // before it looks at the ring, so it either sees this line there or is seen here.
         if let Some(changes) = self.changes.get()
@@ -256,28 +215,28 @@ impl AppLog {
     }
 
     /// Up to a page of lines with numbers from `first` on.
-    fn page(&self, first: u64) -> Vec<Arc<Record>> {
-        let ring = self.ring();
-        let Some(oldest) = ring.records.front().map(|record| record.seq) else {
-            return Vec::new();
-        };
-        let skip = usize::try_from(first.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        ring.records.range(skip.min(ring.records.len())..).take(PAGE).cloned().collect()
+    fn page(&self, first: u64) -> Vec<Line> {
+        self.ring().as_ref().map_or_else(Vec::new, |ring| ring.page(first, PAGE, PAGE_BYTES))
     }
 
-    fn line(&self, record: &Record) -> LogLine {
+    fn line(&self, line: Line) -> LogLine {
         LogLine {
-            seq: record.seq,
-            time: record.time,
+            seq: line.seq,
+            time: line.time,
             app: self.app.clone(),
-            function: record.origin.function.clone(),
-            version: record.origin.version,
-            request_id: record.request_id.to_string(),
-            source: escape::source(&record.source),
+            function: line.origin.function.clone(),
+            version: line.origin.version,
+            request_id: line.request_id.to_string(),
+            source: escape::source(line.source),
         }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    /// The number of the newest line; 0 before the first.
+    fn newest(&self) -> u64 {
+        self.ring().as_ref().map_or(0, |ring| ring.newest())
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Option<Box<Ring>>> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

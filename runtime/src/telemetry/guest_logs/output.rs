@@ -1,11 +1,10 @@
 //! From the bytes of a guest's output to lines of its app's log.
 
 use super::{
-    AppLog, MAX_LINE_BYTES, Origin,
+    AppLog, Event, MAX_LINE_BYTES, Origin,
     escape::{cut, hex},
 };
 use crate::{clock, request_id::RequestId};
-use faas_api::LogSource;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
@@ -91,7 +90,7 @@ impl GuestOutput {
                 self.lines(fit);
                 self.flush();
                 let limit = self.budget.limit;
-                self.push(format!("… log truncated: limit log_bytes ({limit}) reached"));
+                self.push(&format!("… log truncated: limit log_bytes ({limit}) reached"));
                 self.lose(rest);
             }
             Grant::Nothing => self.lose(bytes),
@@ -141,9 +140,7 @@ impl GuestOutput {
         if message.len() > MAX_LINE_BYTES {
             cut(&mut message);
         }
-        // The buffer of a line that came in pieces may be twice its size.
-        message.shrink_to_fit();
-        self.push(message);
+        self.push(&message);
     }
 
     /// Counts the lines that begin here and are not kept, and no line twice.
@@ -155,12 +152,12 @@ impl GuestOutput {
         self.log.lost(ends + u64::from(unfinished) - u64::from(counted));
     }
 
-    fn push(&self, message: String) {
-        let source = match self.stream {
-            OutputStream::Stdout => LogSource::Stdout { message },
-            OutputStream::Stderr => LogSource::Stderr { message },
+    fn push(&self, message: &str) {
+        let event = match self.stream {
+            OutputStream::Stdout => Event::Stdout(message),
+            OutputStream::Stderr => Event::Stderr(message),
         };
-        self.log.push(&self.origin, self.request_id, clock::now(), source);
+        self.log.push(&self.origin, self.request_id, clock::now(), event);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a log: from where a query begins, page by page, and on as lines come.
 
-use super::{AppLog, PAGE, Record};
+use super::{AppLog, PAGE, ring::Line};
 use faas_api::LogLine;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl AppLog {
     /// Reads from where a query begins, oldest line first.
     pub(crate) fn reader(self: &Arc<Self>, query: &Query) -> LogReader {
         let changes = self.subscribe();
-        let upto = self.ring().newest;
+        let upto = self.newest();
         let mut reader = LogReader {
             log: self.clone(),
             since: query.since,
@@ -68,9 +68,9 @@ impl LogReader {
             let Some(last) = page.last() else { break };
             self.after = last.seq;
             let lines: Vec<LogLine> = page
-                .iter()
-                .filter(|record| record.seq <= self.upto && self.wants(record))
-                .map(|record| self.log.line(record))
+                .into_iter()
+                .filter(|line| line.seq <= self.upto && self.wants(line))
+                .map(|line| self.log.line(line))
                 .collect();
             if !lines.is_empty() {
                 self.after = self.after.min(self.upto);
@@ -85,7 +85,7 @@ impl LogReader {
     pub(crate) async fn wait(&mut self) -> bool {
         loop {
             let closed = *self.changes.borrow_and_update();
-            self.upto = self.log.ring().newest;
+            self.upto = self.log.newest();
             if self.after < self.upto {
                 return true;
             }
@@ -101,15 +101,15 @@ impl LogReader {
         let mut end = self.upto;
         while left > 0 && end > 0 {
             let first = end.saturating_sub(PAGE as u64 - 1).max(1);
-            let page = self.log.page(first);
-            if page.first().is_none_or(|record| record.seq > end) {
+            let lines = self.lines_between(first, end);
+            if lines.is_empty() {
                 break;
             }
-            for record in page.iter().rev().filter(|record| record.seq <= end) {
-                if self.wants(record) {
+            for line in lines.iter().rev() {
+                if self.wants(line) {
                     left -= 1;
                     if left == 0 {
-                        return record.seq - 1;
+                        return line.seq - 1;
                     }
                 }
             }
@@ -118,8 +118,22 @@ impl LogReader {
         if left > 0 { 0 } else { end }
     }
 
-    fn wants(&self, record: &Record) -> bool {
-        self.since.is_none_or(|since| record.time >= since)
-            && self.request_id.as_ref().is_none_or(|id| record.request_id.to_string() == *id)
+    /// The lines with numbers from `first` to `last`, as far as they are there.
+    fn lines_between(&self, first: u64, last: u64) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
+        loop {
+            let next = lines.last().map_or(first, |line| line.seq + 1);
+            let page = self.log.page(next);
+            let before = lines.len();
+            lines.extend(page.into_iter().filter(|line| line.seq <= last));
+            if lines.len() == before {
+                return lines;
+            }
+        }
+    }
+
+    fn wants(&self, line: &Line) -> bool {
+        self.since.is_none_or(|since| line.time >= since)
+            && self.request_id.as_ref().is_none_or(|id| line.request_id.to_string() == *id)
     }
 }

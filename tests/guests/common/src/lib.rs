@@ -7,12 +7,12 @@ mod canary;
 mod surroundings;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use surroundings::surroundings;
 
 /// A request, as the guest sees it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Seen {
     pub method: String,
     pub path: String,
@@ -91,6 +91,12 @@ pub fn plan(seen: &Seen) -> Plan {
         "/panic" => panic!("a secret word of the guest: xyzzy"),
         "/exit" => std::process::exit(number("code", 0) as i32),
         "/spin" => spin(),
+        // Computes for so long, and goes on as another path does.
+        "/work" => {
+            work(Duration::from_millis(number("ms", 10)));
+            let path = format!("/{}", parameter(&seen.query, "then").unwrap_or("count"));
+            plan(&Seen { path, ..seen.clone() })
+        }
         "/recurse" => text(recurse(1)),
         "/grow" => text(grow(number("mib", 1))),
         "/hog" => hog(),
@@ -177,6 +183,13 @@ fn text(body: String) -> Plan {
 fn count() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{}\n", COUNT.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+fn work(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::black_box(begun);
+    }
 }
 
 fn spin() -> ! {

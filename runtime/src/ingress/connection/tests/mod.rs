@@ -66,6 +66,7 @@ impl Server {
             max_h2_streams: 10,
             signals: Signals::default(),
             tasks: TaskTracker::new(),
+            lanes: Lanes::start(2).unwrap().into(),
         };
         let go = Arc::new(Notify::new());
         let (tell_ended, ended) = mpsc::unbounded_channel();
