@@ -303,12 +303,11 @@ fn the_command_line_and_the_manifest() {
 #[test]
 fn an_instance_that_is_ready_serves_one_request() {
     let node = Node::start();
-    let wasm = std::fs::read(artifacts::example("python-hello")).unwrap();
-    node.deploy("python", &wasm);
+    node.deploy("slow", &artifacts::wat("slow-start"));
     let asked = 6;
     for _ in 0..asked {
         let before = starts(&node);
-        node.get("/python/").expect(200);
+        node.get("/slow/").failure(ErrorCode::GuestNoResponse);
         eventually("another one is ready", PATIENCE, || (starts(&node) > before).then_some(()));
         node.idle();
     }

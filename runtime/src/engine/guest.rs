@@ -153,8 +153,8 @@ impl Guest {
         match &mut self.work {
             Work::Stays(future) => future.as_mut().poll(cx),
             Work::Here(future) => {
-                let polled = meter.count(|| future.as_mut().poll(cx));
-                if polled.is_ready() || meter.cpu() < LONG {
+                let (polled, took) = meter.count(|| future.as_mut().poll(cx));
+                if polled.is_ready() || took < LONG {
                     return polled;
                 }
                 self.move_away();
@@ -179,7 +179,7 @@ impl Guest {
             return;
         };
         let meter = self.call.meter.clone();
-        let run = async move { poll_fn(|cx| meter.count(|| future.as_mut().poll(cx))).await };
+        let run = async move { poll_fn(|cx| meter.count(|| future.as_mut().poll(cx)).0).await };
         if let Some(task) = self.ground.offload.spawn(run) {
             self.work = Work::Moved(task);
         }

@@ -418,7 +418,7 @@ impl Engine {
         let budget = self.ground.budget(program.limits(), meter.clone());
         let state = HostState::new(instance::log_stream(program, RequestId::new()), budget);
         let mut making = std::pin::pin!(self.ground.make(&resident, state, place));
-        let making = poll_fn(|cx| meter.count(|| making.as_mut().poll(cx)));
+        let making = poll_fn(|cx| meter.count(|| making.as_mut().poll(cx)).0);
         let patience = Duration::from_millis(program.limits().first_byte_ms);
         // Why it cannot be made is told to the request that needs it.
         tokio::time::timeout(patience, making).await.ok()?.ok()

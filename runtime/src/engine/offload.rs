@@ -10,8 +10,9 @@ use std::{io, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How much CPU time a guest may use before it is moved.
-pub(super) const LONG: Duration = Duration::from_millis(5);
+/// How long a guest may compute without a pause before it is moved. Less than it takes until a tick
+/// makes it give way, so that one which computes for longer is moved right then.
+pub(super) const LONG: Duration = Duration::from_millis(2);
 
 /// What is added to the nice value of the threads: the kernel gives them a third of the time that it
 /// gives to others which want it.

@@ -65,14 +65,15 @@ impl Meter {
         self.memory_peak.fetch_max(memory, Relaxed);
     }
 
-    /// Runs one poll of the guest, and counts its time.
-    pub(crate) fn count<R>(&self, poll: impl FnOnce() -> R) -> R {
+    /// Runs one poll of the guest, and counts its time. Tells that, too.
+    pub(crate) fn count<R>(&self, poll: impl FnOnce() -> R) -> (R, Duration) {
         let since = self.now_ns();
         self.polling_since_ns.store(since, Relaxed);
         let result = poll();
         self.polling_since_ns.store(0, Relaxed);
-        self.cpu_ns.fetch_add(self.now_ns().saturating_sub(since), Relaxed);
-        result
+        let took = self.now_ns().saturating_sub(since);
+        self.cpu_ns.fetch_add(took, Relaxed);
+        (result, Duration::from_nanos(took))
     }
 
     /// CPU time including the poll that runs now.
@@ -331,6 +332,7 @@ mod tests {
                     std::hint::black_box((0..1000).sum::<u64>());
                     budget.check_cpu()
                 })
+                .0
                 .is_err()
         );
         assert!(meter.cpu() > Duration::ZERO);
