@@ -7,11 +7,9 @@ use wasmtime_wasi_http::{
 };
 
 /// Bytes of one write to a response body.
-const CHUNK_BYTES: usize = 64 << 10;
-/// Writes to a response body that are held until the client has taken earlier ones, besides the
-/// one that is being made. What is on its way shall fit into a core's cache together with the
-/// guest's own copy of it.
-const CHUNKS: usize = 3;
+const CHUNK_BYTES: usize = 32 << 10;
+/// Writes to a response body that are held until the client has taken earlier ones.
+const CHUNKS: usize = 15;
 
 /// How `wasi:http` behaves here.
 pub(super) struct Hooks;
@@ -52,7 +50,7 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK_BYTES
+        2 * CHUNK_BYTES
     }
 
     fn send_request(

@@ -19,9 +19,6 @@ use std::{
 };
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-/// What hyper may hold of an answer before it sends, in bytes: large bodies leave in few system calls.
-/// It is the bound of hyper's read buffer, too, which `Io` keeps small by itself.
-const MAX_BUFFER: usize = 256 << 10;
 /// What hyper needs beyond a head: it reads bodies into the same buffer.
 const BUFFER_SLACK: usize = 8 << 10;
 
@@ -101,7 +98,7 @@ fn builder<S>(connection: &Connection<'_, S>) -> http1::Builder {
         .half_close(true)
         // The head has its own deadline, see `pulse`.
         .header_read_timeout(None)
-        .max_buf_size((common.heads.uri + common.heads.headers + BUFFER_SLACK).max(MAX_BUFFER));
+        .max_buf_size(common.heads.uri + common.heads.headers + BUFFER_SLACK);
     if common.max_headers > FREE_HEADERS {
         builder.max_headers(common.max_headers);
     }

@@ -14,16 +14,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, tcp::ReadHalf},
 };
-
-/// The most that is read at once, in bytes. A buffer grows with what is read into it.
-const MAX_READ: u64 = 96 << 10;
-
-/// Up to so many bytes a write waits for the answers of other connections; for more, waking whoever
-/// waits for them is not what it costs.
-const BATCHED: usize = 16 << 10;
 
 /// A byte that begins no request: hyper answers it with 400 and closes.
 const NO_REQUEST: &[u8] = b"\0";
@@ -80,8 +73,7 @@ impl<'a, R: Refuse> Io<'a, R> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let before = buf.filled().len();
-        let mut some = (&mut self.read).take(MAX_READ);
-        ready!(Pin::new(&mut some).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.read).poll_read(cx, buf))?;
         let length = buf.filled().len() - before;
         if length == 0 {
             self.pulse.saw_eof();
@@ -194,15 +186,13 @@ impl<'a, R: Refuse> Io<'a, R> {
         }
     }
 
-    /// Writes `length` bytes, or what the socket takes of them.
     fn poll_socket_write(
         &self,
         cx: &mut Context<'_>,
-        length: usize,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         // HTTP/2 gathers what its streams write by itself.
-        if self.guard.is_some() && length <= BATCHED && self.batch.lets_others_go_first() {
+        if self.guard.is_some() && self.batch.lets_others_go_first() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -242,7 +232,7 @@ impl<'a, R: Refuse> Io<'a, R> {
             guard.answer = Some(guard.refuse.refuse(refused.unwrap_or(code)));
         }
         while let Some(rest) = self.guard.as_ref()?.answer.clone().filter(|rest| !rest.is_empty()) {
-            match self.poll_socket_write(cx, rest.len(), |stream| stream.try_write(&rest)) {
+            match self.poll_socket_write(cx, |stream| stream.try_write(&rest)) {
                 Poll::Ready(Ok(length)) => self.guard.as_mut()?.answer.as_mut()?.advance(length),
                 other => return Some(other),
             }
@@ -294,7 +284,7 @@ impl<R: Refuse> AsyncWrite for Io<'_, R> {
         let this = self.get_mut();
         match this.poll_answer(cx, buf) {
             Some(answered) => answered,
-            None => this.poll_socket_write(cx, buf.len(), |stream| stream.try_write(buf)),
+            None => this.poll_socket_write(cx, |stream| stream.try_write(buf)),
         }
     }
 
@@ -309,8 +299,7 @@ impl<R: Refuse> AsyncWrite for Io<'_, R> {
         {
             return answered;
         }
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        this.poll_socket_write(cx, length, |stream| stream.try_write_vectored(bufs))
+        this.poll_socket_write(cx, |stream| stream.try_write_vectored(bufs))
     }
 
     /// A head and its body leave in one system call, and a large body is not copied for it.
