@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds `faas` guided by a profile of its own work: what requests really run is laid out and
-# inlined for that. Ten per cent less CPU time for a small function; takes two builds.
+# inlined for that. A seventh less CPU time for a small function; takes two more builds.
 #
 #   tests/bench/pgo.sh      leaves the binary at target/pgo/faas
 #
