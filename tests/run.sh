@@ -63,7 +63,9 @@ done
 
 step "tests"
 failed=0
-cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=1
+# A test that hangs must not hide what the others said.
+timeout --signal=INT --kill-after=10 3600 \
+    cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=1
 
 step "lints"
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings

@@ -61,6 +61,14 @@ impl Client {
         })
     }
 
+    /// Whether the connection is known to be closed.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
     /// Sends a request; the answer's body is still on its way.
     ///
     /// # Errors

@@ -32,15 +32,20 @@ pub fn holds(what: &str, time: Duration, mut ask: impl FnMut() -> bool) {
     }
 }
 
+/// Nothing that is waited for takes so long, on however busy a machine.
+const FOR_EVER: Duration = Duration::from_secs(300);
+
 /// Runs a future on a runtime of its own.
 ///
 /// # Panics
-/// When there is no thread for it.
+/// When there is no thread for it, or it hangs: a test that never ends says less than one that
+/// fails.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .unwrap()
-        .block_on(future)
+        .unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(FOR_EVER, future).await });
+    ended.unwrap_or_else(|_| panic!("it hangs: no end within {FOR_EVER:?}"))
 }
