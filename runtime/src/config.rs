@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::{
     admin::AdminConfig,
-    engine::{EngineConfig, Isolation, Limits},
+    engine::{EngineConfig, Isolation, Limits, Maxima},
     functions::DeployConfig,
     ingress::{AccessLog, IngressConfig},
     telemetry::LogConfig,
@@ -23,8 +23,10 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The pool of instances and the compile process.
     pub engine: EngineConfig,
-    /// What one call of a function may use.
+    /// What one call of a function may use when the function says nothing.
     pub limits: Limits,
+    /// What a function may ask for at most.
+    pub max_limits: Maxima,
     /// What a deploy may be and how many versions are kept.
     pub deploy: DeployConfig,
     /// The node's own log.
@@ -90,6 +92,9 @@ impl Config {
         }
         if !(1 << 16..=512 << 20).contains(&self.limits.memory_bytes) {
             return value("limits.memory_bytes", "is from 65536 to 536870912 (512 MiB)");
+        }
+        if !(1 << 16..=512 << 20).contains(&self.max_limits.memory_bytes) {
+            return value("max_limits.memory_bytes", "is from 65536 to 536870912 (512 MiB)");
         }
         if self.limits.cpu_ms == 0 || self.limits.wall_ms == 0 || self.limits.first_byte_ms == 0 {
             return value("limits", "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1");

@@ -6,7 +6,7 @@ use crate::{
     config::ConfigError,
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
-    functions::{Functions, address::Addresses, snapshot::SnapshotBuilder},
+    functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
     ingress::{Ingress, IngressParts},
     storage::{
         Blobs, Registry,
@@ -109,6 +109,10 @@ pub async fn run(
         let engine = node.engine.clone();
         async move { engine.tend().await }
     });
+    let trials = tokio::spawn({
+        let functions = node.functions.clone();
+        async move { canary::watch(&functions).await }
+    });
     let sweep = tokio::spawn({
         let deployer = node.deployer.clone();
         async move {
@@ -135,7 +139,7 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    for task in [follow, sweep, tend] {
+    for task in [follow, sweep, tend, trials] {
         task.abort();
         let _ = task.await;
     }
@@ -165,7 +169,7 @@ impl Node {
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let logs = Arc::new(GuestLogs::counted(config.log.function_lines, metrics.clone()));
-        let plan = PoolPlan::for_this_machine(&config.engine, &config.limits);
+        let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);
         tracing::info!(pool = %plan, code = %plan.capacity, "sized for this machine");
         let engine = Engine::new(EngineParts {
             config: &config.engine,
@@ -180,24 +184,30 @@ impl Node {
         let builder = SnapshotBuilder {
             engine: engine.clone(),
             limits: Arc::new(config.limits.clone()),
+            maxima: config.max_limits.clone(),
             metrics: metrics.clone(),
             logs: logs.clone(),
             buried: HashMap::new(),
         };
         let keep_versions = config.deploy.keep_versions;
         let (functions, rev) =
-            Functions::load(registry, builder, keep_versions).await.map_err(failed)?;
+            Functions::load(registry.clone(), blobs.clone(), builder, keep_versions)
+                .await
+                .map_err(failed)?;
         let functions = Arc::new(functions);
         let addresses =
             Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing);
         let deployer = Arc::new(Deployer::new(DeployerParts {
             functions: functions.clone(),
             blobs,
+            registry,
             engine: engine.clone(),
             addresses: addresses.clone(),
             metrics: metrics.clone(),
             max_bytes: config.deploy.max_artifact_bytes,
             keep_versions,
+            limits: Arc::new(config.limits.clone()),
+            maxima: config.max_limits.clone(),
         }));
         let ingress = Ingress::new(IngressParts {
             snapshot: functions.snapshot(),

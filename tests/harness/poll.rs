@@ -41,11 +41,8 @@ const FOR_EVER: Duration = Duration::from_secs(300);
 /// When there is no thread for it, or it hangs: a test that never ends says less than one that
 /// fails.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let ended = runtime.block_on(async { tokio::time::timeout(FOR_EVER, future).await });
     ended.unwrap_or_else(|_| panic!("it hangs: no end within {FOR_EVER:?}"))
 }

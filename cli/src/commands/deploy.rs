@@ -97,6 +97,10 @@ pub(super) async fn upload(
                 let step = step.take().unwrap_or_else(|| ui.step("compile", app.as_str()));
                 step.says(format!("{app}{known}")).done_in(Duration::from_millis(duration_ms));
             }
+            DeployEvent::Healthy { path, status, duration_ms } => {
+                let healthy = ui.step("check", &format!("GET {path} {status}"));
+                healthy.done_in(Duration::from_millis(duration_ms));
+            }
             DeployEvent::Done(deployed) => {
                 let (verb, text) = match deployed.active {
                     true => ("live", deployed.version.to_string()),
@@ -105,7 +109,7 @@ pub(super) async fn upload(
                 ui.step(verb, &text).done_in(last.elapsed());
                 return Ok(deployed);
             }
-            DeployEvent::Failed(_) => {
+            DeployEvent::Failed(_) | DeployEvent::Planned(_) => {
                 return Err(CliError::failed("the deploy failed, and the server did not say why"));
             }
         }

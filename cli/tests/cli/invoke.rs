@@ -15,7 +15,8 @@ fn server(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server 
             Reply::json(&App {
                 name: "hello".parse().unwrap(),
                 urls: vec![format!("http://{host}/hello/")],
-                traffic: Traffic { shares: Vec::new() },
+                traffic: Traffic::split(Vec::new()),
+                aborted: None,
                 functions: Vec::new(),
                 versions: 1,
                 created_at: "2020-01-01T12:00:00Z".parse().unwrap(),

@@ -5,8 +5,8 @@ use crate::{
     server::{Reply, Request, Server},
 };
 use faas_api::{
-    App, AppList, AppSummary, Digest, ErrorCode, Function, Kind, Traffic, TrafficShare, Version,
-    VersionId, VersionList, apps::TrafficChanged,
+    App, AppList, AppSummary, Digest, ErrorCode, Function, Kind, Settings, Traffic, TrafficShare,
+    Version, VersionId, VersionList, apps::TrafficChanged,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn shares(shares: &[(u32, u8)]) -> Traffic {
         version: version(*number),
         percent: *percent,
     };
-    Traffic { shares: shares.iter().map(share).collect() }
+    Traffic::split(shares.iter().map(share).collect())
 }
 
 fn functions() -> Vec<Function> {
@@ -32,6 +32,7 @@ fn functions() -> Vec<Function> {
         size: 86_016,
         route: "/*".to_owned(),
         reuse: None,
+        settings: Settings::default(),
     }]
 }
 
@@ -41,6 +42,7 @@ fn app(traffic: Traffic) -> App {
         urls: vec![URL.to_owned(), "http://shop.localhost:8080/".to_owned()],
         traffic,
         functions: functions(),
+        aborted: None,
         versions: 3,
         created_at: "2020-01-01T12:00:00Z".parse().unwrap(),
         updated_at: "2020-02-01T12:00:00Z".parse().unwrap(),
@@ -56,6 +58,8 @@ fn versions(traffic: &Traffic, numbers: &[u32]) -> VersionList {
         size: 217_088,
         live_percent: traffic.percent_of(version(*number)),
         functions: functions(),
+        domains: Vec::new(),
+        pinned: false,
         preview_url: format!("http://127.0.0.1:8080/shop@v{number}/"),
     };
     VersionList { app: "shop".parse().unwrap(), versions: numbers.iter().map(one).collect() }

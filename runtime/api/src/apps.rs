@@ -1,10 +1,13 @@
 //! Apps, their versions and which of them is live.
 
-use crate::{AppName, Digest, FunctionName, Kind, VersionId};
+use crate::{AppName, Digest, FunctionName, Kind, VersionId, manifest::Settings, names::Domain};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
+
+/// Failures of a canary, in percent of its answers, above which it loses its share.
+pub const ABORT_ABOVE_PERCENT: u8 = 2;
 
 /// A function of one version, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,12 +22,15 @@ pub struct Function {
     pub digest: Digest,
     /// Size of the uploaded artifact, in bytes.
     pub size: u64,
-    /// The route inside the app, `/*` for a single-file deploy.
+    /// Its first route inside the app, `/*` for a single-file deploy; empty when it is private.
     #[schema(example = "/*")]
     pub route: String,
     /// How far its requests share instances; absent: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse: Option<Reuse>,
+    /// Everything else its deploy said of it.
+    #[serde(default)]
+    pub settings: Settings,
 }
 
 /// A function's own choice that its requests share instances, one after the other or several at
@@ -106,6 +112,13 @@ pub struct Version {
     pub live_percent: u8,
     /// Its functions.
     pub functions: Vec<Function>,
+    /// The domains its deploy named.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub domains: Vec<Domain>,
+    /// Whether it is kept however many newer ones there are.
+    #[serde(default)]
+    pub pinned: bool,
     /// An address that always reaches this version.
     pub preview_url: String,
 }
@@ -128,12 +141,118 @@ pub struct TrafficShare {
 pub struct Traffic {
     /// Normally one version at 100 %.
     pub shares: Vec<TrafficShare>,
+    /// How a client stays with a version; absent: each request is drawn anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+    /// A version that is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+}
+
+/// How a client stays with the version it got first, while traffic is split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Sticky {
+    /// By a cookie, `faas_lot`, that the node sets.
+    Cookie,
+    /// By a header that the client sends: equal values get equal versions.
+    Header {
+        /// The header's name.
+        #[schema(example = "x-user-id", pattern = "^[a-z0-9!#$%&'*+.^_`|~-]+$", max_length = 128)]
+        name: String,
+    },
+}
+
+/// A version that loses its share by itself when it fails too often. The rest of the traffic gets
+/// it then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// The version on trial; it has a share, and is not the only one.
+    #[schema(value_type = String, example = "v10")]
+    pub version: VersionId,
+    /// It is aborted when more than so many percent of its answers are failures (5xx).
+    #[serde(default = "abort_above")]
+    #[schema(minimum = 1, maximum = 100, default = 2)]
+    pub abort_above_percent: u8,
+}
+
+fn abort_above() -> u8 {
+    ABORT_ABOVE_PERCENT
+}
+
+/// A canary that was aborted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Aborted {
+    /// The version that lost its share.
+    #[schema(value_type = String, example = "v10")]
+    pub version: VersionId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Its answers while it was on trial,
+    pub requests: u64,
+    /// and those that were failures.
+    pub failures: u64,
 }
 
 impl Traffic {
     /// All traffic to one version.
     pub fn all_to(version: VersionId) -> Self {
-        Self { shares: vec![TrafficShare { version, percent: 100 }] }
+        Self::split(vec![TrafficShare { version, percent: 100 }])
+    }
+
+    /// Traffic in these shares, each request drawn anew.
+    pub fn split(shares: Vec<TrafficShare>) -> Self {
+        Self { shares, sticky: None, canary: None }
+    }
+
+    /// This traffic with a version on trial, which takes its share from all others, and the place
+    /// of the one that was on trial before. Where nothing is live, it gets everything.
+    pub fn with_canary(&self, canary: Canary, percent: u8, sticky: Option<Sticky>) -> Self {
+        let stable = self.without_canary().without(canary.version);
+        if stable.shares.is_empty() {
+            return Self::all_to(canary.version);
+        }
+        let mut shares = stable.scaled_to(100_u8.saturating_sub(percent));
+        shares.push(TrafficShare { version: canary.version, percent });
+        Self { shares, sticky: sticky.or(stable.sticky), canary: Some(canary) }
+    }
+
+    /// This traffic without the version on trial: the others share what it had.
+    pub fn without_canary(&self) -> Self {
+        match &self.canary {
+            Some(canary) => self.without(canary.version),
+            None => self.clone(),
+        }
+    }
+
+    fn without(&self, version: VersionId) -> Self {
+        let others = self.shares.iter().filter(|share| share.version != version).copied();
+        let rest = Self { shares: others.collect(), sticky: self.sticky.clone(), canary: None };
+        match rest.shares.as_slice() {
+            [] => rest,
+            [only] => Self::all_to(only.version),
+            _ => Self { shares: rest.scaled_to(100), ..rest },
+        }
+    }
+
+    /// The same proportions, with this sum. Each keeps at least 1; what rounding leaves goes to the
+    /// largest.
+    fn scaled_to(&self, sum: u8) -> Vec<TrafficShare> {
+        let before: u32 = self.shares.iter().map(|share| u32::from(share.percent)).sum();
+        let scale = |percent: u8| u32::from(percent) * u32::from(sum) / before.max(1);
+        let scaled = self.shares.iter().map(|share| TrafficShare {
+            percent: u8::try_from(scale(share.percent)).unwrap_or(sum).max(1),
+            ..*share
+        });
+        let mut scaled: Vec<TrafficShare> = scaled.collect();
+        let others: u32 = scaled.iter().map(|share| u32::from(share.percent)).sum();
+        if let Some(largest) = scaled.iter_mut().max_by_key(|share| share.percent) {
+            let rest = i64::from(sum) - i64::from(others) + i64::from(largest.percent);
+            largest.percent = u8::try_from(rest).unwrap_or(1).max(1);
+        }
+        scaled
     }
 
     /// The share of this version, in percent; 0 when it is not live.
@@ -211,6 +330,9 @@ pub struct App {
     pub traffic: Traffic,
     /// The functions of the live version (the largest share, where traffic is split).
     pub functions: Vec<Function>,
+    /// The last canary that was aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aborted: Option<Aborted>,
     /// How many versions are kept.
     pub versions: usize,
     /// When it was first deployed.

@@ -83,6 +83,18 @@ error_codes! {
     InvalidName = "invalid_name", 422, "Invalid name";
     /// The request is well formed and asks for something impossible.
     Unprocessable = "unprocessable", 422, "Cannot be done";
+    /// A manifest that contradicts itself or names what cannot be.
+    Manifest = "manifest", 422, "The manifest cannot be used";
+    /// A function wants more than a node gives to any.
+    LimitAboveMaximum = "limit_above_maximum", 422, "A limit is above the node's maximum";
+    /// A function needs a secret that the app does not have.
+    MissingSecret = "missing_secret", 422, "A secret is missing";
+    /// The bytes are not those that the address names.
+    DigestMismatch = "digest_mismatch", 422, "The content is not what was announced";
+    /// The new version did not answer its health check.
+    Unhealthy = "unhealthy", 422, "The health check failed";
+    /// Another app has this domain or route.
+    RouteConflict = "route_conflict", 409, "The route is taken";
     /// The upload is not a content type this address takes.
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type";
     /// The bytes are not Wasm, or damaged.

@@ -10,14 +10,19 @@ pub mod deploy;
 pub mod digest;
 pub mod error;
 pub mod logs;
+pub mod manifest;
 pub mod names;
+pub mod routes;
 
 pub use apps::{
-    App, AppList, AppSummary, Function, Reuse, Traffic, TrafficShare, Version, VersionList,
+    Aborted, App, AppList, AppSummary, Canary, Function, Reuse, Sticky, Traffic, TrafficShare,
+    Version, VersionList,
 };
 pub use artifact::{Artifact, ArtifactError, Kind};
-pub use deploy::{DeployEvent, Deployed};
+pub use deploy::{DeployEvent, Deployed, Planned, Stored};
 pub use digest::Digest;
 pub use error::{ErrorBody, ErrorCode, ImportProblem};
 pub use logs::{LogLine, LogSource};
-pub use names::{AppName, FunctionName, NameError, VersionId};
+pub use manifest::{FunctionSpec, Manifest, Settings};
+pub use names::{AppName, Domain, FunctionName, NameError, VarName, VersionId};
+pub use routes::{Route, RouteError, Segment};

@@ -7,6 +7,9 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 /// The longest app or function name, in bytes.
 pub const MAX_NAME_LEN: usize = 40;
 
+/// The longest name of a variable or secret, in bytes.
+pub const MAX_VAR_LEN: usize = 128;
+
 /// App names that the platform keeps for itself.
 pub const RESERVED_APP_NAMES: [&str; 5] = ["faas", "admin", "api", "internal", "www"];
 
@@ -34,6 +37,17 @@ pub enum NameError {
     /// Not of the form `v1`, `v2`, …
     #[error("a version is written `v1`, `v2`, …")]
     BadVersion,
+    /// Not a host name of at least two labels (RFC 1123 §2.1), or an address.
+    #[error("a domain is a host name in lower case such as `shop.example.com`")]
+    BadDomain,
+    /// Not a name that an environment can have.
+    #[error(
+        "a variable's name has letters, digits and `_`, does not start with a digit, and at most {MAX_VAR_LEN} characters"
+    )]
+    BadVariable,
+    /// One of the names that CGI gives to a request (RFC 3875 §4.1).
+    #[error("`{0}` is a name that CGI keeps for requests")]
+    ReservedVariable(String),
 }
 
 /// Checks the label rules that apps and functions share.
@@ -133,6 +147,67 @@ name_type!(
     check_label
 );
 
+name_type!(
+    /// A host name that an app answers on: lower case, at least two labels, no address, at most 253
+    /// characters (RFC 1123 §2.1).
+    Domain,
+    check_domain
+);
+
+name_type!(
+    /// The name of an environment variable or of a secret: letters, digits and `_`, not starting
+    /// with a digit, at most [`MAX_VAR_LEN`] characters, and none that CGI keeps for requests.
+    VarName,
+    check_variable
+);
+
+fn check_domain(text: &str) -> Result<(), NameError> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // The last label of an address is a number; no top-level domain is one (RFC 3696 §2).
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let good = text.len() <= 253
+        && text.contains('.')
+        && text.split('.').all(is_label)
+        && !is_number(last);
+    if good { Ok(()) } else { Err(NameError::BadDomain) }
+}
+
+fn check_variable(text: &str) -> Result<(), NameError> {
+    let good = (1..=MAX_VAR_LEN).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !text.starts_with(|c: char| c.is_ascii_digit());
+    if !good {
+        return Err(NameError::BadVariable);
+    }
+    const CGI: [&str; 15] = [
+        "AUTH_TYPE",
+        "CONTENT_LENGTH",
+        "CONTENT_TYPE",
+        "GATEWAY_INTERFACE",
+        "PATH_INFO",
+        "PATH_TRANSLATED",
+        "QUERY_STRING",
+        "REMOTE_ADDR",
+        "REMOTE_HOST",
+        "REQUEST_METHOD",
+        "REQUEST_URI",
+        "SCRIPT_NAME",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "SERVER_PROTOCOL",
+    ];
+    match CGI.contains(&text) || text.starts_with("HTTP_") || text == "HTTPS" {
+        true => Err(NameError::ReservedVariable(text.to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// The number of a version of an app, written `v1`, `v2`, …; numbers are never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -216,6 +291,28 @@ mod tests {
         assert_eq!(app("-a"), Err(NameError::BadEdge));
         assert_eq!(app("admin"), Err(NameError::Reserved("admin".into())));
         assert!("admin".parse::<FunctionName>().is_ok());
+    }
+
+    #[test]
+    fn domains_and_variables() {
+        for text in ["shop.example.com", "a.b", "xn--bcher-kva.example", "1.example"] {
+            assert!(text.parse::<Domain>().is_ok(), "{text}");
+        }
+        for text in ["", "localhost", "Shop.example", "a..b", ".a.b", "a.b.", "-a.b", "a_b.c"] {
+            assert_eq!(text.parse::<Domain>(), Err(NameError::BadDomain), "{text}");
+        }
+        for text in ["127.0.0.1", "a.b:80", "[::1]", "*.a.b", &format!("{}.b", "a".repeat(64))] {
+            assert_eq!(text.parse::<Domain>(), Err(NameError::BadDomain), "{text}");
+        }
+        for text in ["A", "_x", "STRIPE_KEY", "log_level2", "HTTPX"] {
+            assert!(text.parse::<VarName>().is_ok(), "{text}");
+        }
+        for text in ["", "1A", "A-B", "A B", "Ä", &"A".repeat(MAX_VAR_LEN + 1)] {
+            assert_eq!(text.parse::<VarName>(), Err(NameError::BadVariable), "{text}");
+        }
+        for text in ["HTTP_HOST", "HTTP_PROXY", "PATH_INFO", "HTTPS"] {
+            assert!(matches!(text.parse::<VarName>(), Err(NameError::ReservedVariable(_))));
+        }
     }
 
     #[test]

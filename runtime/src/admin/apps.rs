@@ -88,13 +88,16 @@ pub(super) fn etag(rev: u64) -> (HeaderName, HeaderValue) {
 }
 
 fn app_of(api: &Api, name: AppName, record: AppRecord) -> App {
+    let live = record.live();
     let functions: Vec<Function> =
-        record.live().map(|version| version.functions.clone()).unwrap_or_default();
+        live.map(|version| version.functions.clone()).unwrap_or_default();
+    let domains = live.map(|version| version.domains.as_slice()).unwrap_or_default();
     App {
-        urls: api.parts.addresses.of(&name),
+        urls: api.parts.addresses.with_domains(&name, domains),
         name,
         functions,
         versions: record.versions.len(),
+        aborted: record.aborted,
         traffic: record.traffic,
         created_at: record.created_at,
         updated_at: record.updated_at,

@@ -1,14 +1,14 @@
 //! `POST /v1/apps/{app}/deploy`: the body is the artifact, and the answer is how it went.
 
 use super::{
-    State,
+    Api, State,
     auth::Principal,
     error::ApiError,
     extract::{self, AppPath, Query},
     openapi::{self, AppWrite, Upload as UploadProblems},
 };
 use crate::{
-    deploy::{DeployError, DeployRequest, Deployer, Progress, Upload},
+    deploy::{AppDeploy, DeployError, DeployRequest, Deployer, Outcome, Progress, Upload},
     request_id::RequestId,
 };
 use async_trait::async_trait;
@@ -16,11 +16,11 @@ use axum::{
     Json,
     body::{Body, HttpBody as _},
     extract::Request,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use faas_api::{DeployEvent, Deployed, ErrorCode, FunctionName, Reuse};
+use faas_api::{DeployEvent, Deployed, Digest, ErrorCode, FunctionName, Reuse, Stored};
 use futures::{Stream, StreamExt as _, stream};
 use http_body_util::BodyStream;
 use serde::{Deserialize, Serialize};
@@ -30,11 +30,13 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 use utoipa::IntoParams;
 
 /// The media type of one JSON document per line.
 pub(super) const NDJSON: &str = "application/x-ndjson";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest message of a deploy, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
@@ -49,6 +51,16 @@ pub(crate) trait Deploys: Send + Sync {
         progress: Progress,
     ) -> Result<Deployed, DeployError>;
 
+    /// Makes a version of artifacts that are here, or tells which are not. All or nothing.
+    async fn deploy_app(
+        &self,
+        deploy: AppDeploy,
+        progress: Progress,
+    ) -> Result<Outcome, DeployError>;
+
+    /// Takes an artifact that a deploy will name.
+    async fn store(&self, digest: Digest, upload: Upload) -> Result<Stored, DeployError>;
+
     /// Removes what no kept version refers to.
     async fn sweep(&self) -> Result<usize, DeployError>;
 }
@@ -62,6 +74,18 @@ impl Deploys for Deployer {
         progress: Progress,
     ) -> Result<Deployed, DeployError> {
         self.deploy(request, upload, progress).await
+    }
+
+    async fn deploy_app(
+        &self,
+        deploy: AppDeploy,
+        progress: Progress,
+    ) -> Result<Outcome, DeployError> {
+        self.deploy_app(deploy, progress).await
+    }
+
+    async fn store(&self, digest: Digest, upload: Upload) -> Result<Stored, DeployError> {
+        self.store(digest, upload).await
     }
 
     async fn sweep(&self) -> Result<usize, DeployError> {
@@ -122,7 +146,7 @@ fn yes() -> bool {
 /// The body is the Wasm file as it is. With `accept: application/x-ndjson` the answer is one
 /// document per step while it happens; the last one is `done` or `failed`.
 #[utoipa::path(post, path = "/v1/apps/{app}/deploy", operation_id = "deploy", tag = "apps",
-    params(openapi::App, DeployQuery),
+    params(openapi::App, DeployQuery, openapi::IdempotencyKey),
     request_body(description = "The artifact.", content(
         (openapi::Binary = "application/wasm"),
         (openapi::Binary = "application/octet-stream"),
@@ -141,11 +165,7 @@ pub(super) async fn deploy(
     Query(query): Query<DeployQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    // Taken before the look at the switch, so that the drain sees this deploy or it sees the drain.
-    let under_way = api.deploys.token();
-    if api.shutdown.is_draining() || api.parts.readiness.is_draining() {
-        return Err(ApiError::shutting_down());
-    }
+    let under_way = begin(&api)?;
     check_media_type(request.headers())?;
     let length = request.body().size_hint().exact();
     let limit = api.parts.max_artifact_bytes;
@@ -159,9 +179,9 @@ pub(super) async fn deploy(
         message: message(query.message)?,
         activate: query.activate,
         created_by: principal.name.to_owned(),
+        key: idempotency_key(request.headers())?,
     };
-    let id = request.extensions().get::<RequestId>().copied();
-    let id = id.ok_or_else(|| ApiError::internal("a handler was reached without a request id"))?;
+    let id = extract::request_id(request.extensions())?;
     let events_wanted = extract::accepts(request.headers(), NDJSON);
     let end = Arc::<OnceLock<UploadEnd>>::default();
     let upload =
@@ -172,7 +192,8 @@ pub(super) async fn deploy(
         let deploying = api.parts.deployer.deploy(wanted, upload, progress);
         let deployed = api.cut.run_until_cancelled(deploying).await;
         drop(under_way);
-        outcome(deployed, end.get(), api.parts.max_artifact_bytes).map_err(|mut error| {
+        let deployed = outcome(deployed, end.get(), api.parts.max_artifact_bytes);
+        deployed.map(|deployed| Outcome::Deployed(Box::new(deployed))).map_err(|mut error| {
             // Here and not where it is answered: the client may be gone.
             error.log(id);
             error
@@ -185,10 +206,42 @@ pub(super) async fn deploy(
         let first = events.recv().await;
         return Ok(told(first, events, deploying, id));
     }
-    let deployed = joined(deploying.await)?;
-    let Deployed { app, version, .. } = &deployed;
-    let location = format!("/v1/apps/{app}/versions/{version}");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(deployed)).into_response())
+    Ok(answer(joined(deploying.await)?))
+}
+
+/// Begins a deploy: the drain waits for it, or it is refused.
+pub(super) fn begin(api: &Api) -> Result<TaskTrackerToken, ApiError> {
+    // Taken before the look at the switch, so that the drain sees this deploy or it sees the drain.
+    let under_way = api.deploys.token();
+    match api.shutdown.is_draining() || api.parts.readiness.is_draining() {
+        true => Err(ApiError::shutting_down()),
+        false => Ok(under_way),
+    }
+}
+
+/// The answer to a client that did not want to be told of every step.
+pub(super) fn answer(outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Planned(planned) => (StatusCode::OK, Json(planned)).into_response(),
+        Outcome::Deployed(deployed) => {
+            let Deployed { app, version, .. } = &*deployed;
+            let location = format!("/v1/apps/{app}/versions/{version}");
+            (StatusCode::CREATED, [(header::LOCATION, location)], Json(deployed)).into_response()
+        }
+    }
+}
+
+/// What the client calls this deploy, so that sending it again makes no second version.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    match (1..=128).contains(&text.len()) {
+        true => Ok(Some(text.to_owned())),
+        false => Err(ApiError::new(ErrorCode::BadRequest)
+            .detail("`idempotency-key` has from 1 to 128 visible ASCII characters")),
+    }
 }
 
 /// What `curl --data-binary` and plain HTTP clients say of a file is taken as well.
@@ -209,7 +262,7 @@ fn function(name: Option<&str>) -> Result<Option<FunctionName>, ApiError> {
 }
 
 /// The message as it is shown in a table: one line of limited length.
-fn message(message: Option<String>) -> Result<Option<String>, ApiError> {
+pub(super) fn message(message: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(message) = message.filter(|message| !message.is_empty()) else {
         return Ok(None);
     };
@@ -223,7 +276,7 @@ fn message(message: Option<String>) -> Result<Option<String>, ApiError> {
     Ok(Some(message))
 }
 
-fn too_large(limit: u64) -> ApiError {
+pub(super) fn too_large(limit: u64) -> ApiError {
     ApiError::new(ErrorCode::BodyTooLarge)
         .detail(format!("an artifact has at most {limit} bytes"))
         .hint("build with optimisation for size and without debug information")
@@ -231,21 +284,21 @@ fn too_large(limit: u64) -> ApiError {
 
 /// Why an upload ended before its end. The deployer only learns that it did.
 #[derive(Debug, Clone, Copy)]
-enum UploadEnd {
+pub(super) enum UploadEnd {
     TooLarge,
     TooSlow,
     Broken,
 }
 
 /// What an upload must be.
-struct Expected {
-    length: Option<u64>,
-    limit: u64,
+pub(super) struct Expected {
+    pub(super) length: Option<u64>,
+    pub(super) limit: u64,
 }
 
 /// The bytes of a body as they arrive. A body that is not whole ends with an error, never as if
 /// it were shorter.
-fn upload(
+pub(super) fn upload(
     body: Body,
     expected: Expected,
     patience: Duration,
@@ -292,11 +345,11 @@ fn upload(
 }
 
 /// What came of a deploy. What was wrong with the upload is known better here than there.
-fn outcome(
-    deployed: Option<Result<Deployed, DeployError>>,
+pub(super) fn outcome<T>(
+    deployed: Option<Result<T, DeployError>>,
     end: Option<&UploadEnd>,
     limit: u64,
-) -> Result<Deployed, ApiError> {
+) -> Result<T, ApiError> {
     match (deployed, end) {
         (None, _) => Err(ApiError::shutting_down()),
         (Some(Ok(deployed)), _) => Ok(deployed),
@@ -311,16 +364,18 @@ fn outcome(
     }
 }
 
-type Deploying = JoinHandle<Result<Deployed, ApiError>>;
+/// A deploy under way.
+pub(super) type Deploying = JoinHandle<Result<Outcome, ApiError>>;
 
-fn joined(
-    outcome: Result<Result<Deployed, ApiError>, tokio::task::JoinError>,
-) -> Result<Deployed, ApiError> {
+/// How it ended.
+pub(super) fn joined(
+    outcome: Result<Result<Outcome, ApiError>, tokio::task::JoinError>,
+) -> Result<Outcome, ApiError> {
     outcome.unwrap_or_else(|error| Err(ApiError::internal(error)))
 }
 
 /// The steps of a deploy as they happen.
-fn told(
+pub(super) fn told(
     first: Option<DeployEvent>,
     events: mpsc::UnboundedReceiver<DeployEvent>,
     deploying: Deploying,
@@ -331,12 +386,16 @@ fn told(
     }));
     // How it ended is for this module to say, whatever the deployer has told.
     let steps = events.filter(|event| {
-        let step = !matches!(event, DeployEvent::Done(_) | DeployEvent::Failed(_));
+        let end = |event: &DeployEvent| {
+            matches!(event, DeployEvent::Done(_) | DeployEvent::Planned(_) | DeployEvent::Failed(_))
+        };
+        let step = !end(event);
         futures::future::ready(step)
     });
     let last = stream::once(async move {
         match joined(deploying.await) {
-            Ok(deployed) => DeployEvent::Done(deployed),
+            Ok(Outcome::Deployed(deployed)) => DeployEvent::Done(*deployed),
+            Ok(Outcome::Planned(planned)) => DeployEvent::Planned(planned),
             Err(error) => DeployEvent::Failed(*error.disclose(id)),
         }
     });

@@ -142,6 +142,18 @@ impl From<FunctionsError> for ApiError {
             FunctionsError::Traffic(TrafficError::BadShares) => {
                 Self::new(ErrorCode::Unprocessable).detail(error.to_string())
             }
+            FunctionsError::Traffic(TrafficError::BadCanary(_)) => {
+                Self::new(ErrorCode::Unprocessable).detail(error.to_string())
+            }
+            FunctionsError::NoSuchVersion(_) => Self::new(ErrorCode::NotFound)
+                .detail(error.to_string())
+                .hint("`faas versions APP` shows the versions that are kept"),
+            FunctionsError::Taken(_) => {
+                Self::new(ErrorCode::RouteConflict).detail(error.to_string())
+            }
+            FunctionsError::KeyReused(_) => {
+                Self::new(ErrorCode::Conflict).detail(error.to_string())
+            }
             FunctionsError::Conflict => Self::changed(),
             FunctionsError::Storage(error) => error.into(),
         }

@@ -1,12 +1,13 @@
 //! What comes from outside becomes a type here, or an error that says what is wrong with it.
 
 use super::{Api, auth::Principal, error::ApiError};
+use crate::request_id::RequestId;
 use axum::{
     body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
 };
-use faas_api::{AppName, ErrorCode, NameError, VersionId};
+use faas_api::{AppName, Digest, ErrorCode, NameError, VersionId};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -14,6 +15,8 @@ use std::{str::FromStr, sync::Arc};
 
 /// The largest JSON body, in bytes.
 const MAX_JSON_BYTES: usize = 64 * 1024;
+/// The largest manifest, in bytes.
+pub(super) const MAX_MANIFEST_BYTES: usize = 1 << 20;
 /// An error repeats no more than this of what was sent, in bytes.
 const MAX_DETAIL_BYTES: usize = 400;
 
@@ -39,6 +42,29 @@ impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
         let params = params(parts, state).await?;
         Ok(Self(segment(&params, "app")?, segment(&params, "version")?))
     }
+}
+
+/// The `{sha256}` of a path.
+pub(super) struct BlobPath(pub(super) Digest);
+
+impl<S: Send + Sync> FromRequestParts<S> for BlobPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = params(parts, state).await?;
+        let value = params.iter().find(|(key, _)| *key == "sha256");
+        let (_, value) = value.ok_or_else(|| ApiError::internal("no `sha256` in the path"))?;
+        value.parse().map(Self).map_err(|_| {
+            ApiError::new(ErrorCode::InvalidName)
+                .detail("a digest is 64 hexadecimal digits in lower case")
+        })
+    }
+}
+
+/// The id that the gate gave to a request.
+pub(super) fn request_id(extensions: &Extensions) -> Result<RequestId, ApiError> {
+    let id = extensions.get::<RequestId>().copied();
+    id.ok_or_else(|| ApiError::internal("a handler was reached without a request id"))
 }
 
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
@@ -96,10 +122,10 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
     }
 }
 
-/// A small JSON body.
-pub(super) struct Json<T>(pub(super) T);
+/// A JSON body of at most so many bytes.
+pub(super) struct Json<T, const MAX: usize = MAX_JSON_BYTES>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<Api>> for Json<T, MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
@@ -112,7 +138,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
             }
         }
         let body = request.into_body();
-        let bytes = tokio::time::timeout(api.patience.body, read(body))
+        let bytes = tokio::time::timeout(api.patience.body, read(body, MAX))
             .await
             .map_err(|_| ApiError::new(ErrorCode::RequestTimeout))??;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
@@ -125,16 +151,15 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
     }
 }
 
-async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
+async fn read(body: Body, max: usize) -> Result<bytes::Bytes, ApiError> {
     let too_large = || {
-        ApiError::new(ErrorCode::BodyTooLarge)
-            .detail(format!("a JSON body has at most {MAX_JSON_BYTES} bytes"))
+        ApiError::new(ErrorCode::BodyTooLarge).detail(format!("this body has at most {max} bytes"))
     };
     // What is announced as too much is not even begun.
-    if body.size_hint().lower() > MAX_JSON_BYTES as u64 {
+    if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
-    match Limited::new(body, MAX_JSON_BYTES).collect().await {
+    match Limited::new(body, max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => {

@@ -8,7 +8,7 @@
 //! | `auth`, `origin` | who asks, and from where |
 //! | `extract` | paths, queries and bodies become types, or an error that says why not |
 //! | `error` | the only place that makes an error's response |
-//! | `deploy`, `apps`, `versions`, `traffic`, `logs`, `observe` | the endpoints |
+//! | `deploy`, `release`, `apps`, `versions`, `traffic`, `logs`, `observe` | the endpoints |
 //! | `openapi` | the description of all this, generated from the endpoints |
 
 mod apps;
@@ -22,6 +22,7 @@ mod observe;
 mod openapi;
 mod origin;
 mod readiness;
+mod release;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -131,6 +132,7 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(apps::list))
         .routes(routes!(apps::describe, apps::delete))
         .routes(routes!(versions::list))
+        .routes(routes!(versions::pin, versions::unpin))
         .routes(routes!(versions::describe))
         .routes(routes!(versions::activate))
         .routes(routes!(traffic::put))
@@ -142,4 +144,6 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         // What stands above has to answer in time; an upload takes the time it takes.
         .layer(from_fn(move |request, next| gate::in_time(limit, request, next)))
         .routes(routes!(deploy::deploy))
+        .routes(routes!(release::create))
+        .routes(routes!(release::put_blob))
 }

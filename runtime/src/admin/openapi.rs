@@ -119,6 +119,13 @@ parameters! {
     Version = parameter("version", ParameterIn::Path, "The version.", |schema| schema
         .pattern(Some("^v[1-9][0-9]{0,8}$"))
         .examples(["v3"]));
+    /// The `{sha256}` of a path.
+    Blob = parameter("sha256", ParameterIn::Path, "SHA-256 of the content.", |schema| schema
+        .pattern(Some("^[0-9a-f]{64}$")));
+    /// What a client calls a deploy.
+    IdempotencyKey = parameter("idempotency-key", ParameterIn::Header,
+        "Sent again with the same key, the same deploy makes no second version.", |schema| schema
+        .pattern(Some("^[!-~]{1,128}$")));
     /// The precondition of a change.
     IfMatch = parameter("if-match", ParameterIn::Header,
         "Change it only if the app still has this `etag`.", |schema| schema
@@ -177,7 +184,12 @@ problems! {
     /// What takes a JSON body besides.
     JsonBody: RequestTimeout, BodyTooLarge, UnsupportedMediaType, Unprocessable, InvalidName;
     /// What makes an app if there is none.
-    AppWrite: BadRequest, Unauthorized, Forbidden, Internal, ShuttingDown, StorageFull;
+    AppWrite: BadRequest, Unauthorized, Forbidden, Conflict, RouteConflict, Manifest,
+        LimitAboveMaximum, MissingSecret, Unhealthy, InvalidName, InvalidWasm, Precompiled,
+        UnknownKind, UnknownImport, CompileFailed, Internal, ShuttingDown, StorageFull;
+    /// What takes an artifact and nothing else.
+    BlobProblems: BadRequest, Unauthorized, Forbidden, RequestTimeout, BodyTooLarge,
+        UnsupportedMediaType, InvalidName, DigestMismatch, Internal, ShuttingDown, StorageFull;
     /// What takes an artifact besides.
     Upload: RequestTimeout, BodyTooLarge, UnsupportedMediaType, InvalidName, Unprocessable,
         InvalidWasm, Precompiled, UnknownKind, UnknownImport, CompileFailed;

@@ -8,7 +8,7 @@ use super::{
     traffic::{self, Changed},
 };
 use crate::functions::record::{AppRecord, VersionRecord};
-use axum::Json;
+use axum::{Json, http::StatusCode};
 use faas_api::{
     AppName, ErrorCode, Traffic, Version, VersionId, VersionList, apps::TrafficChanged,
 };
@@ -69,6 +69,51 @@ pub(super) async fn activate(
     traffic::set(&api, &change, app, Traffic::all_to(id)).await
 }
 
+/// Keep a version
+///
+/// It stays however many newer ones there are, until it is no longer pinned.
+#[utoipa::path(put, path = "/v1/apps/{app}/versions/{version}/pin", operation_id = "pin_version",
+    tag = "versions",
+    params(openapi::App, openapi::Version, openapi::IfMatch),
+    responses((status = 204, description = "It is kept."), AppChange))]
+pub(super) async fn pin(
+    axum::extract::State(api): State,
+    VersionPath(app, id): VersionPath,
+    _: NoQuery,
+    change: Change,
+) -> Result<StatusCode, ApiError> {
+    set_pin(&api, &app, id, true, &change).await
+}
+
+/// Keep a version no longer
+///
+/// It is removed when there are enough newer ones, as any other.
+#[utoipa::path(delete, path = "/v1/apps/{app}/versions/{version}/pin",
+    operation_id = "unpin_version", tag = "versions",
+    params(openapi::App, openapi::Version, openapi::IfMatch),
+    responses((status = 204, description = "It is as any other."), AppChange))]
+pub(super) async fn unpin(
+    axum::extract::State(api): State,
+    VersionPath(app, id): VersionPath,
+    _: NoQuery,
+    change: Change,
+) -> Result<StatusCode, ApiError> {
+    set_pin(&api, &app, id, false, &change).await
+}
+
+async fn set_pin(
+    api: &Api,
+    app: &AppName,
+    id: VersionId,
+    pinned: bool,
+    change: &Change,
+) -> Result<StatusCode, ApiError> {
+    let expect = change.expect(api, app).await?;
+    api.parts.functions.pin(app, id, pinned, expect).await?;
+    tracing::info!(%app, version = %id, by = change.by, pinned, "pinned");
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn no_such_version(id: VersionId) -> ApiError {
     ApiError::new(ErrorCode::NotFound)
         .detail(format!("there is no version {id}"))
@@ -84,6 +129,8 @@ fn version_of(api: &Api, app: &AppName, record: &AppRecord, version: &VersionRec
         size: version.functions.iter().map(|function| function.size).sum(),
         live_percent: record.traffic.percent_of(version.id),
         functions: version.functions.clone(),
+        domains: version.domains.clone(),
+        pinned: record.pinned.contains(&version.id),
         preview_url: api.parts.addresses.preview(app, version.id),
     }
 }

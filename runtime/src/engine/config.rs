@@ -1,5 +1,6 @@
 //! The engine's settings.
 
+use faas_api::manifest::LimitWishes;
 use serde::{Deserialize, Serialize};
 
 /// The pool of instances.
@@ -82,5 +83,130 @@ impl Default for Limits {
             log_bytes: 256 << 10,
             concurrency: 0,
         }
+    }
+}
+
+/// What a function may ask for at most. A node's own default that is higher raises its maximum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Maxima {
+    /// Linear memory of one instance, all its memories together, in bytes.
+    pub memory_bytes: u64,
+    /// CPU time of one call, in milliseconds.
+    pub cpu_ms: u64,
+    /// Time from the request to the head of the response, in milliseconds.
+    pub first_byte_ms: u64,
+    /// Time of a whole call, in milliseconds.
+    pub wall_ms: u64,
+    /// The largest request body, in bytes.
+    pub request_body_bytes: u64,
+    /// What one call may write to its log, in bytes.
+    pub log_bytes: usize,
+}
+
+impl Default for Maxima {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 512 << 20,
+            cpu_ms: 60_000,
+            first_byte_ms: 300_000,
+            wall_ms: 900_000,
+            request_body_bytes: 100 << 20,
+            log_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// These limits, but for what a function wants otherwise, within the node's maxima.
+    pub(crate) fn with(&self, wishes: &LimitWishes, maxima: &Maxima) -> Self {
+        let pick = |wish: Option<u64>, default: u64, most: u64| {
+            wish.map_or(default, |wish| wish.min(most.max(default)))
+        };
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            memory_bytes: pick(wishes.memory_bytes, self.memory_bytes, maxima.memory_bytes),
+            cpu_ms: pick(wishes.cpu_ms, self.cpu_ms, maxima.cpu_ms),
+            first_byte_ms: pick(wishes.first_byte_ms, self.first_byte_ms, maxima.first_byte_ms),
+            wall_ms: pick(wishes.wall_ms, self.wall_ms, maxima.wall_ms),
+            request_body_bytes: pick(
+                wishes.request_body_bytes,
+                self.request_body_bytes,
+                maxima.request_body_bytes,
+            ),
+            log_bytes: size(pick(wishes.log_bytes, self.log_bytes as u64, maxima.log_bytes as u64)),
+            concurrency: match (wishes.concurrency, self.concurrency) {
+                (Some(wish), 0) => wish,
+                (Some(wish), most) => wish.min(most),
+                (None, default) => default,
+            },
+            table_elements: self.table_elements,
+        }
+    }
+
+    /// The first wish that this node does not grant, with both numbers.
+    pub(crate) fn above(&self, wishes: &LimitWishes, maxima: &Maxima) -> Option<String> {
+        let above = |name: &str, unit: &str, wish: Option<u64>, default: u64, most: u64| {
+            let most = most.max(default);
+            let wish = wish.filter(|wish| *wish > most)?;
+            Some(format!("`{name}` is {wish}{unit}, this node gives at most {most}{unit}"))
+        };
+        let concurrency = wishes.concurrency.map(u64::from);
+        let at_once = match self.concurrency {
+            0 => u64::MAX,
+            most => u64::from(most),
+        };
+        let memory = (self.memory_bytes, maxima.memory_bytes);
+        let body = (self.request_body_bytes, maxima.request_body_bytes);
+        let log = (self.log_bytes as u64, maxima.log_bytes as u64);
+        above("memory", " bytes", wishes.memory_bytes, memory.0, memory.1)
+            .or_else(|| above("cpu", " ms", wishes.cpu_ms, self.cpu_ms, maxima.cpu_ms))
+            .or_else(|| {
+                let most = maxima.first_byte_ms;
+                above("first_byte", " ms", wishes.first_byte_ms, self.first_byte_ms, most)
+            })
+            .or_else(|| above("timeout", " ms", wishes.wall_ms, self.wall_ms, maxima.wall_ms))
+            .or_else(|| above("body", " bytes", wishes.request_body_bytes, body.0, body.1))
+            .or_else(|| above("log", " bytes", wishes.log_bytes, log.0, log.1))
+            .or_else(|| above("concurrency", "", concurrency, 0, at_once))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_granted_up_to_the_maximum() {
+        let (limits, maxima) = (Limits::default(), Maxima::default());
+        let none = LimitWishes::default();
+        assert_eq!(
+            (limits.with(&none, &maxima), limits.above(&none, &maxima)),
+            (limits.clone(), None)
+        );
+        let wishes = LimitWishes {
+            cpu_ms: Some(50),
+            memory_bytes: Some(256 << 20),
+            concurrency: Some(7),
+            ..none
+        };
+        let granted = limits.with(&wishes, &maxima);
+        assert_eq!((granted.cpu_ms, granted.memory_bytes), (50, 256 << 20));
+        assert_eq!((granted.concurrency, granted.wall_ms), (7, limits.wall_ms));
+        assert_eq!(limits.above(&wishes, &maxima), None);
+        let greedy = LimitWishes { cpu_ms: Some(60_001), ..none };
+        assert_eq!(limits.with(&greedy, &maxima).cpu_ms, 60_000);
+        let why = limits.above(&greedy, &maxima).unwrap();
+        assert_eq!(why, "`cpu` is 60001 ms, this node gives at most 60000 ms");
+        let few = Limits { concurrency: 2, ..limits };
+        assert!(few.above(&wishes, &maxima).unwrap().contains("at most 2"));
+    }
+
+    #[test]
+    fn a_higher_default_raises_the_maximum() {
+        let limits = Limits { cpu_ms: 90_000, ..Limits::default() };
+        let wishes = LimitWishes { cpu_ms: Some(80_000), ..LimitWishes::default() };
+        assert_eq!(limits.above(&wishes, &Maxima::default()), None);
+        assert_eq!(limits.with(&wishes, &Maxima::default()).cpu_ms, 80_000);
     }
 }

@@ -32,7 +32,7 @@ mod worker;
 
 pub(crate) use body::GuestBody;
 pub(crate) use compile::CompileError;
-pub use config::{EngineConfig, Isolation, Limits};
+pub use config::{EngineConfig, Isolation, Limits, Maxima};
 pub(crate) use error::InvokeError;
 pub(crate) use pool::{ENGINE_RELEASE, PoolPlan};
 pub(crate) use program::{Program, ProgramSpec};

@@ -4,7 +4,7 @@
 //! guests a task that they never use.
 
 use super::{
-    config::{EngineConfig, Isolation, Limits},
+    config::{EngineConfig, Isolation, Limits, Maxima},
     residency::Capacity,
 };
 use rustix::process::{Resource, getrlimit};
@@ -168,8 +168,14 @@ pub(crate) fn swap_in_use() -> bool {
 
 impl PoolPlan {
     /// The plan for this machine.
-    pub(crate) fn for_this_machine(config: &EngineConfig, limits: &Limits) -> Self {
-        Self::derive(config, limits, &Machine::read())
+    pub(crate) fn for_this_machine(
+        config: &EngineConfig,
+        limits: &Limits,
+        maxima: &Maxima,
+    ) -> Self {
+        let plan = Self::derive(config, limits, &Machine::read());
+        let memory_limit = plan.memory_limit.max(maxima.memory_bytes);
+        Self { memory_limit, ..plan }
     }
 
     fn derive(config: &EngineConfig, limits: &Limits, machine: &Machine) -> Self {

@@ -1,6 +1,6 @@
 //! Where an app answers, as people are told.
 
-use faas_api::{AppName, VersionId};
+use faas_api::{AppName, Domain, VersionId};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the addresses of apps are made of.
@@ -31,6 +31,22 @@ impl Addresses {
             true => vec![format!("http://{}/{app}/", self.ingress), host],
             false => vec![host],
         }
+    }
+
+    /// Every address of an app that has these domains, the one to show first.
+    pub(crate) fn with_domains(&self, app: &AppName, domains: &[Domain]) -> Vec<String> {
+        let port = self.ingress.port();
+        let claimed = domains.iter().map(|domain| match port {
+            80 => format!("http://{domain}/"),
+            port => format!("http://{domain}:{port}/"),
+        });
+        self.of(app).into_iter().chain(claimed).collect()
+    }
+
+    /// Whether a domain is the node's own, or below it: those are apps' names.
+    pub(crate) fn is_own(&self, domain: &str) -> bool {
+        let base = self.base_domain.trim_matches('.').to_ascii_lowercase();
+        domain == base || domain.strip_suffix(&base).is_some_and(|label| label.ends_with('.'))
     }
 
     /// The address to show for an app.

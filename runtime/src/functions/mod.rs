@@ -4,21 +4,24 @@
 //! write of one document, then one swap of the snapshot, and only then an acknowledgement.
 
 pub(crate) mod address;
+pub(crate) mod canary;
+mod domains;
 pub(crate) mod record;
+pub(crate) mod routing;
 pub(crate) mod snapshot;
 
 use crate::{
     clock,
-    storage::{Change, DocKey, Expect, Registry, Rev, StorageError},
+    storage::{Blobs, Change, DocKey, Expect, Registry, Rev, StorageError},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use faas_api::{AppName, Digest, Kind, Traffic, VersionId};
-use record::{AppRecord, NamedRecord, NewVersion, TrafficError};
+use faas_api::{Aborted, AppName, Digest, Domain, Kind, Traffic, VersionId};
+use record::{AppRecord, KeyReused, NamedRecord, NewVersion, TrafficError, VersionRecord};
 use serde::{Deserialize, Serialize};
-use snapshot::{Snapshot, SnapshotBuilder};
+use snapshot::{LiveVersion, Snapshot, SnapshotBuilder};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -65,6 +68,15 @@ pub(crate) enum FunctionsError {
     /// The traffic cannot be what was asked for.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
+    /// There is no such version.
+    #[error("there is no version {0}")]
+    NoSuchVersion(VersionId),
+    /// Another app has a domain.
+    #[error(transparent)]
+    Taken(#[from] domains::Taken),
+    /// An `idempotency-key` was used for two different deploys.
+    #[error(transparent)]
+    KeyReused(#[from] KeyReused),
     /// Somebody else changed the app in between.
     #[error("the app changed in between")]
     Conflict,
@@ -85,6 +97,7 @@ impl From<StorageError> for FunctionsError {
 /// The apps of a node.
 pub(crate) struct Functions {
     registry: Arc<dyn Registry>,
+    blobs: Arc<dyn Blobs>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     builder: Mutex<SnapshotBuilder>,
     keep_versions: usize,
@@ -97,11 +110,13 @@ impl Functions {
     /// When the registry cannot be read, or holds something that is not an app.
     pub(crate) async fn load(
         registry: Arc<dyn Registry>,
+        blobs: Arc<dyn Blobs>,
         builder: SnapshotBuilder,
         keep_versions: usize,
     ) -> Result<(Self, Rev), FunctionsError> {
         let functions = Self {
             registry,
+            blobs,
             snapshot: Arc::default(),
             builder: Mutex::new(builder),
             keep_versions,
@@ -121,18 +136,72 @@ impl Functions {
         docs.into_iter().map(|(key, doc)| Ok((app_name(&key)?, decode(&key, &doc.body)?))).collect()
     }
 
+    /// A version that an earlier sending of this deploy made.
+    pub(crate) async fn made_by(
+        &self,
+        app: &AppName,
+        deploy: &record::DeployKey,
+    ) -> Result<Option<VersionRecord>, FunctionsError> {
+        let Some((record, _)) = self.find(app).await? else {
+            return Ok(None);
+        };
+        Ok(record.made_by(deploy)?.cloned())
+    }
+
+    /// The number that the next version of an app will have, unless somebody is faster.
+    pub(crate) async fn next_version(&self, app: &AppName) -> Result<VersionId, FunctionsError> {
+        let found = self.find(app).await?;
+        Ok(VersionId::new(found.map_or(1, |(record, _)| record.next_version)))
+    }
+
+    /// A version that is not stored and that nobody can reach.
+    pub(crate) fn unpublished(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        builder.live_version(app, version)
+    }
+
+    /// Whether an app could have these domains.
+    pub(crate) async fn check_domains(
+        &self,
+        app: &AppName,
+        domains: &[Domain],
+    ) -> Result<(), FunctionsError> {
+        domains::check(&*self.registry, app, domains).await
+    }
+
     /// An app and its revision.
     pub(crate) async fn get(&self, app: &AppName) -> Result<(AppRecord, Rev), FunctionsError> {
         self.find(app).await?.ok_or_else(|| FunctionsError::NoSuchApp(app.clone()))
     }
 
-    /// Stores a new version, and makes it live if asked: one write. Returns its number and what
-    /// was live before.
+    /// Stores a new version, and does with the traffic what it asks for: one write, after its
+    /// domains were claimed.
     pub(crate) async fn add_version(
         &self,
         app: &AppName,
         new: NewVersion,
-    ) -> Result<(VersionId, Traffic), FunctionsError> {
+    ) -> Result<Added, FunctionsError> {
+        let surplus = |added: &Added| added.version.number() as usize > self.keep_versions;
+        if new.domains.is_empty() {
+            let added = self.add(app, &new).await?;
+            if surplus(&added) {
+                domains::release(&*self.registry, app).await?;
+            }
+            return Ok(added);
+        }
+        let pending = domains::pending();
+        let added = match domains::claim(&*self.registry, app, &new.domains, &pending).await {
+            Ok(()) => self.add(app, &new).await,
+            Err(error) => Err(error),
+        };
+        domains::settle(&*self.registry, app, &pending).await?;
+        if added.as_ref().is_ok_and(surplus) {
+            domains::release(&*self.registry, app).await?;
+        }
+        added
+    }
+
+    async fn add(&self, app: &AppName, new: &NewVersion) -> Result<Added, FunctionsError> {
         // Two deploys of one app at once: both are kept, the later one wins the traffic.
         loop {
             let now = clock::now();
@@ -141,9 +210,16 @@ impl Functions {
                 None => (AppRecord::new(now), Expect::Absent),
             };
             let previous = record.traffic.clone();
-            let id = record.add(new.clone(), self.keep_versions, now);
+            if let Some(deploy) = &new.deploy
+                && let Some(version) = record.made_by(deploy)?
+            {
+                let (version, traffic) = (version.id, previous.clone());
+                return Ok(Added { version, previous, traffic, replayed: true });
+            }
+            let version = record.add(new.clone(), self.keep_versions, now);
+            let traffic = record.traffic.clone();
             match self.write(app, record, expect).await {
-                Ok(_) => return Ok((id, previous)),
+                Ok(_) => return Ok(Added { version, previous, traffic, replayed: false }),
                 Err(FunctionsError::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -158,16 +234,67 @@ impl Functions {
         traffic: Traffic,
         expect: Option<Rev>,
     ) -> Result<(Traffic, Rev), FunctionsError> {
+        let change = |record: &mut AppRecord| {
+            record.check_traffic(&traffic)?;
+            Ok(std::mem::replace(&mut record.traffic, traffic.clone()))
+        };
+        self.change(app, expect, change).await
+    }
+
+    /// Keeps a version however many newer ones there are, or no longer. Returns the app's new
+    /// revision.
+    pub(crate) async fn pin(
+        &self,
+        app: &AppName,
+        version: VersionId,
+        pinned: bool,
+        expect: Option<Rev>,
+    ) -> Result<Rev, FunctionsError> {
+        let change = |record: &mut AppRecord| {
+            record.version(version).ok_or(FunctionsError::NoSuchVersion(version))?;
+            match pinned {
+                true => record.pinned.insert(version),
+                false => record.pinned.remove(&version),
+            };
+            Ok(())
+        };
+        self.change(app, expect, change).await.map(|((), rev)| rev)
+    }
+
+    /// Takes its share from a version on trial. Nothing happens when it is on trial no more.
+    pub(crate) async fn abort(
+        &self,
+        app: &AppName,
+        aborted: Aborted,
+    ) -> Result<bool, FunctionsError> {
+        let change = |record: &mut AppRecord| {
+            if record.traffic.canary.is_none_or(|canary| canary.version != aborted.version) {
+                return Ok(false);
+            }
+            record.traffic = record.traffic.without_canary();
+            record.aborted = Some(aborted.clone());
+            Ok(true)
+        };
+        self.change(app, None, change).await.map(|(done, _)| done)
+    }
+
+    /// Changes an app in one write, and returns what the change says and the new revision. With
+    /// `expect`, only if the app is still at that revision.
+    async fn change<T>(
+        &self,
+        app: &AppName,
+        expect: Option<Rev>,
+        change: impl Fn(&mut AppRecord) -> Result<T, FunctionsError>,
+    ) -> Result<(T, Rev), FunctionsError> {
         loop {
             let (mut record, rev) = self.get(app).await?;
             if expect.is_some_and(|expect| expect != rev) {
                 return Err(FunctionsError::Conflict);
             }
-            record.check_traffic(&traffic)?;
+            let said = change(&mut record)?;
             record.updated_at = clock::now();
-            let previous = std::mem::replace(&mut record.traffic, traffic.clone());
             match self.write(app, record, Expect::Rev(rev)).await {
-                Ok(rev) => return Ok((previous, rev)),
+                Ok(rev) => return Ok((said, rev)),
                 // Without a precondition of the caller's the race is ours to run again.
                 Err(FunctionsError::Conflict) if expect.is_none() => {}
                 Err(error) => return Err(error),
@@ -183,13 +310,16 @@ impl Functions {
         expect: Option<Rev>,
     ) -> Result<(), FunctionsError> {
         loop {
-            let (_, rev) = self.get(app).await?;
+            let (record, rev) = self.get(app).await?;
             if expect.is_some_and(|expect| expect != rev) {
                 return Err(FunctionsError::Conflict);
             }
             match self.registry.delete(&key(app), Expect::Rev(rev)).await {
                 Ok(rev) => {
                     self.apply(app, None, rev);
+                    if !record.domains().is_empty() {
+                        domains::release(&*self.registry, app).await?;
+                    }
                     return Ok(());
                 }
                 Err(StorageError::Conflict) if expect.is_none() => {}
@@ -203,7 +333,9 @@ impl Functions {
         let (docs, _) = self.registry.list(APPS).await?;
         let mut digests = HashSet::new();
         for (key, doc) in docs {
-            digests.extend(decode(&key, &doc.body)?.digests());
+            let mut record = decode(&key, &doc.body)?;
+            self.fill(&mut record).await?;
+            digests.extend(record.digests());
         }
         Ok(digests)
     }
@@ -221,11 +353,7 @@ impl Functions {
         let mut changes = self.registry.watch(APPS, after).await?;
         while let Some(change) = changes.recv().await {
             let outcome = match change {
-                Change::Put(key, doc) => app_name(&key).and_then(|app| {
-                    let record = decode(&key, &doc.body)?;
-                    self.apply(&app, Some(&record), doc.rev);
-                    Ok(())
-                }),
+                Change::Put(key, doc) => self.follow_one(&key, &doc.body, doc.rev).await,
                 Change::Deleted(key, rev) => app_name(&key).map(|app| self.apply(&app, None, rev)),
                 Change::Resync => self.resync().await.map(drop),
             };
@@ -236,12 +364,34 @@ impl Functions {
         Ok(())
     }
 
+    async fn follow_one(&self, key: &DocKey, body: &[u8], rev: Rev) -> Result<(), FunctionsError> {
+        let (app, mut record) = (app_name(key)?, decode(key, body)?);
+        self.fill(&mut record).await?;
+        self.apply(&app, Some(&record), rev);
+        Ok(())
+    }
+
     async fn find(&self, app: &AppName) -> Result<Option<(AppRecord, Rev)>, FunctionsError> {
-        let key = key(app);
-        match self.registry.get(&key).await? {
-            Some(doc) => Ok(Some((decode(&key, &doc.body)?, doc.rev))),
-            None => Ok(None),
+        let Some((mut record, rev)) = find_app(&*self.registry, app).await? else {
+            return Ok(None);
+        };
+        self.fill(&mut record).await?;
+        Ok(Some((record, rev)))
+    }
+
+    /// Reads the functions of versions that have too many of them for the app's document.
+    async fn fill(&self, record: &mut AppRecord) -> Result<(), FunctionsError> {
+        for version in &mut record.versions {
+            let (Some(digest), true) = (version.functions_at, version.functions.is_empty()) else {
+                continue;
+            };
+            let damaged = |why: String| StorageError::Damaged(format!("blob {digest}: {why}"));
+            let blob = self.blobs.get(&digest).await?;
+            let blob = blob.ok_or_else(|| damaged("it is gone".to_owned()))?;
+            version.functions =
+                serde_json::from_slice(&blob).map_err(|error| damaged(error.to_string()))?;
         }
+        Ok(())
     }
 
     async fn write(
@@ -250,7 +400,7 @@ impl Functions {
         record: AppRecord,
         expect: Expect,
     ) -> Result<Rev, FunctionsError> {
-        let body = serde_json::to_vec(&record)
+        let body = serde_json::to_vec(&stored(&record))
             .map_err(|error| StorageError::Failed(format!("app `{app}`: {error}")))?;
         let rev = self.registry.put(&key(app), Bytes::from(body), expect).await?;
         self.apply(app, Some(&record), rev);
@@ -268,9 +418,18 @@ impl Functions {
 
     async fn resync(&self) -> Result<Rev, FunctionsError> {
         let (docs, rev) = self.registry.list(APPS).await?;
+        let mut filled = HashMap::new();
+        for (key, doc) in docs.iter().filter(|(_, doc)| has_blob(&doc.body)) {
+            let mut record = decode(key, &doc.body)?;
+            self.fill(&mut record).await?;
+            filled.insert(key.clone(), record);
+        }
         // One at a time: all records at once would be most of what a large node ever allocates.
         let records = docs.into_iter().map(|(key, doc)| {
-            let record: AppRecord = decode(&key, &doc.body)?;
+            let record = match filled.remove(&key) {
+                Some(record) => record,
+                None => decode(&key, &doc.body)?,
+            };
             Ok::<_, FunctionsError>((app_name(&key)?, record, doc.rev))
         });
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,6 +437,47 @@ impl Functions {
         self.snapshot.store(Arc::new(builder.rebuild(&current, records)?));
         Ok(rev)
     }
+}
+
+/// What a deploy changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// The version's number.
+    pub(crate) version: VersionId,
+    /// What was live before,
+    pub(crate) previous: Traffic,
+    /// and what is now.
+    pub(crate) traffic: Traffic,
+    /// Whether the version was there already: the deploy was sent a second time.
+    pub(crate) replayed: bool,
+}
+
+/// An app's document as it is; versions with many functions have theirs elsewhere.
+async fn find_app(
+    registry: &dyn Registry,
+    app: &AppName,
+) -> Result<Option<(AppRecord, Rev)>, FunctionsError> {
+    let key = key(app);
+    match registry.get(&key).await? {
+        Some(doc) => Ok(Some((decode(&key, &doc.body)?, doc.rev))),
+        None => Ok(None),
+    }
+}
+
+/// A record as it is written: without the functions that have a blob of their own.
+fn stored(record: &AppRecord) -> AppRecord {
+    let mut record = record.clone();
+    for version in record.versions.iter_mut().filter(|version| version.functions_at.is_some()) {
+        version.functions.clear();
+    }
+    record
+}
+
+/// Whether a document refers to functions that are stored elsewhere, without reading all of it:
+/// at start there are thousands.
+fn has_blob(body: &[u8]) -> bool {
+    const MARK: &[u8] = b"\"functions_at\"";
+    body.windows(MARK.len()).any(|window| window == MARK)
 }
 
 fn key(app: &AppName) -> DocKey {

@@ -1,8 +1,9 @@
 //! An app as it is stored: one document, so that every change of an app is one write.
 
-use faas_api::{AppName, Digest, Function, Traffic, VersionId};
+use faas_api::{Aborted, AppName, Canary, Digest, Domain, Function, Sticky, Traffic, VersionId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// An app, its kept versions and its traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,12 @@ pub(crate) struct AppRecord {
     pub(crate) traffic: Traffic,
     /// The kept versions, oldest first.
     pub(crate) versions: Vec<VersionRecord>,
+    /// Versions that are kept however many newer ones there are.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) pinned: BTreeSet<VersionId>,
+    /// The last canary that was aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) aborted: Option<Aborted>,
 }
 
 /// A version; it never changes once it is stored.
@@ -31,7 +38,29 @@ pub(crate) struct VersionRecord {
     /// What the deployer said of it.
     pub(crate) message: Option<String>,
     /// Its functions.
+    #[serde(default)]
     pub(crate) functions: Vec<Function>,
+    /// Where they are stored when they are too many for the app's document: a blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) functions_at: Option<Digest>,
+    /// The domains it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) domains: Vec<Domain>,
+    /// The path of its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<String>,
+    /// The deploy that made it, so that the same one sent again makes no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deploy: Option<DeployKey>,
+}
+
+/// What tells one deploy from another, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeployKey {
+    /// The `idempotency-key` that the client chose.
+    pub(crate) key: String,
+    /// A digest of what was deployed, so that a key is not used for two things.
+    pub(crate) of: Digest,
 }
 
 /// What a deploy wants stored.
@@ -43,8 +72,34 @@ pub(crate) struct NewVersion {
     pub(crate) message: Option<String>,
     /// Its functions.
     pub(crate) functions: Vec<Function>,
-    /// Whether it becomes live at once.
-    pub(crate) activate: bool,
+    /// The blob that has them, when they are too many for the app's document.
+    pub(crate) functions_at: Option<Digest>,
+    /// The domains it names.
+    pub(crate) domains: Vec<Domain>,
+    /// The path of its health check.
+    pub(crate) health: Option<String>,
+    /// What makes it the same deploy when it is sent again.
+    pub(crate) deploy: Option<DeployKey>,
+    /// What becomes of the traffic.
+    pub(crate) go_live: GoLive,
+}
+
+/// What a deploy does with the traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GoLive {
+    /// Nothing.
+    No,
+    /// All of it goes to the new version.
+    All,
+    /// A part of it, for as long as the version does well.
+    Canary {
+        /// From 1 to 99.
+        percent: u8,
+        /// How clients stay with a version.
+        sticky: Option<Sticky>,
+        /// Failures, in percent, above which it loses its share.
+        abort_above_percent: u8,
+    },
 }
 
 impl AppRecord {
@@ -54,8 +109,10 @@ impl AppRecord {
             created_at: now,
             updated_at: now,
             next_version: 1,
-            traffic: Traffic { shares: Vec::new() },
+            traffic: Traffic::split(Vec::new()),
             versions: Vec::new(),
+            pinned: BTreeSet::new(),
+            aborted: None,
         }
     }
 
@@ -70,14 +127,33 @@ impl AppRecord {
         self.version(share.version)
     }
 
-    /// Adds a version, makes it live if asked, and drops the oldest that are not live beyond
-    /// `keep`. Returns its number.
+    /// The version that an earlier sending of this deploy made.
+    ///
+    /// # Errors
+    /// When the key was used for something else.
+    pub(crate) fn made_by(&self, deploy: &DeployKey) -> Result<Option<&VersionRecord>, KeyReused> {
+        let known = |version: &&VersionRecord| {
+            version.deploy.as_ref().is_some_and(|known| known.key == deploy.key)
+        };
+        match self.versions.iter().find(known) {
+            Some(version) if version.deploy.as_ref() != Some(deploy) => Err(KeyReused(version.id)),
+            found => Ok(found),
+        }
+    }
+
+    /// Adds a version, makes it live if asked, and drops the oldest that are neither live nor
+    /// pinned beyond `keep`. Returns its number.
     pub(crate) fn add(&mut self, new: NewVersion, keep: usize, now: Timestamp) -> VersionId {
         let id = VersionId::new(self.next_version);
         self.next_version += 1;
         self.updated_at = now;
-        if new.activate {
-            self.traffic = Traffic::all_to(id);
+        match new.go_live {
+            GoLive::No => {}
+            GoLive::All => self.traffic = Traffic::all_to(id),
+            GoLive::Canary { percent, sticky, abort_above_percent } => {
+                let canary = Canary { version: id, abort_above_percent };
+                self.traffic = self.traffic.with_canary(canary, percent, sticky);
+            }
         }
         self.versions.push(VersionRecord {
             id,
@@ -85,16 +161,27 @@ impl AppRecord {
             created_by: new.created_by,
             message: new.message,
             functions: new.functions,
+            functions_at: new.functions_at,
+            domains: new.domains,
+            health: new.health,
+            deploy: new.deploy,
         });
         let mut surplus = self.versions.len().saturating_sub(keep.max(1));
-        let traffic = &self.traffic;
+        let (traffic, pinned) = (&self.traffic, &self.pinned);
         self.versions.retain(|version| {
-            let removable = version.id != id && traffic.percent_of(version.id) == 0;
+            let removable = version.id != id
+                && traffic.percent_of(version.id) == 0
+                && !pinned.contains(&version.id);
             let remove = removable && surplus > 0;
             surplus -= usize::from(remove);
             !remove
         });
         id
+    }
+
+    /// Every domain that a kept version names.
+    pub(crate) fn domains(&self) -> BTreeSet<&Domain> {
+        self.versions.iter().flat_map(|version| &version.domains).collect()
     }
 
     /// Whether these shares can be this app's traffic; the text says why not.
@@ -111,12 +198,22 @@ impl AppRecord {
             }
         }
         let sum: u32 = traffic.shares.iter().map(|share| u32::from(share.percent)).sum();
-        if sum == 100 { Ok(()) } else { Err(TrafficError::BadShares) }
+        if sum != 100 {
+            return Err(TrafficError::BadShares);
+        }
+        let Some(canary) = &traffic.canary else {
+            return Ok(());
+        };
+        let on_trial = (1..100).contains(&traffic.percent_of(canary.version));
+        let sensible = (1..=100).contains(&canary.abort_above_percent);
+        if on_trial && sensible { Ok(()) } else { Err(TrafficError::BadCanary(canary.version)) }
     }
 
-    /// Every artifact it refers to.
+    /// Every blob it refers to.
     pub(crate) fn digests(&self) -> impl Iterator<Item = Digest> + '_ {
-        self.versions.iter().flat_map(|version| version.functions.iter().map(|f| f.digest))
+        self.versions.iter().flat_map(|version| {
+            version.functions.iter().map(|f| f.digest).chain(version.functions_at)
+        })
     }
 }
 
@@ -129,7 +226,17 @@ pub(crate) enum TrafficError {
     /// Shares are from 1 to 100, one per version, and sum to 100.
     #[error("shares are from 1 to 100 percent, one per version, and sum to 100")]
     BadShares,
+    /// A canary has a share, others have the rest, and its threshold is a percentage.
+    #[error(
+        "a canary has a part of the traffic and a threshold from 1 to 100 percent; {0} has not"
+    )]
+    BadCanary(VersionId),
 }
+
+/// An `idempotency-key` that has made this version already, of something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the idempotency key was used for another deploy, which became {0}")]
+pub(crate) struct KeyReused(pub(crate) VersionId);
 
 /// An app with its name, as listings have it.
 pub(crate) type NamedRecord = (AppName, AppRecord);
@@ -137,7 +244,7 @@ pub(crate) type NamedRecord = (AppName, AppRecord);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use faas_api::{Kind, TrafficShare};
+    use faas_api::{Kind, Settings, TrafficShare};
 
     fn new_version(activate: bool) -> NewVersion {
         NewVersion {
@@ -150,8 +257,13 @@ mod tests {
                 size: 1,
                 route: "/*".into(),
                 reuse: None,
+                settings: Settings::default(),
             }],
-            activate,
+            functions_at: None,
+            domains: vec![],
+            health: None,
+            deploy: None,
+            go_live: if activate { GoLive::All } else { GoLive::No },
         }
     }
 
@@ -182,7 +294,7 @@ mod tests {
         record.add(new_version(true), 20, now);
         let share = |version, percent| TrafficShare { version: VersionId::new(version), percent };
         let check =
-            |shares: &[TrafficShare]| record.check_traffic(&Traffic { shares: shares.to_vec() });
+            |shares: &[TrafficShare]| record.check_traffic(&Traffic::split(shares.to_vec()));
         assert_eq!(check(&[share(1, 100)]), Ok(()));
         assert_eq!(check(&[share(1, 10), share(2, 90)]), Ok(()));
         assert_eq!(check(&[share(3, 100)]), Err(TrafficError::NoSuchVersion(VersionId::new(3))));
@@ -195,5 +307,58 @@ mod tests {
         ] {
             assert_eq!(check(bad), Err(TrafficError::BadShares));
         }
+        let canary = |version, shares: &[TrafficShare]| {
+            let canary = Canary { version: VersionId::new(version), abort_above_percent: 2 };
+            let traffic = Traffic { canary: Some(canary), ..Traffic::split(shares.to_vec()) };
+            record.check_traffic(&traffic)
+        };
+        assert_eq!(canary(2, &[share(1, 95), share(2, 5)]), Ok(()));
+        let alone = Err(TrafficError::BadCanary(VersionId::new(2)));
+        assert_eq!(canary(2, &[share(2, 100)]), alone);
+        assert_eq!(canary(2, &[share(1, 100)]), alone);
+    }
+
+    #[test]
+    fn a_pinned_version_is_kept() {
+        let now = Timestamp::now();
+        let mut record = AppRecord::new(now);
+        record.add(new_version(true), 2, now);
+        record.pinned.insert(VersionId::new(1));
+        for _ in 0..3 {
+            record.add(new_version(true), 2, now);
+        }
+        assert_eq!(numbers(&record), [1, 4]);
+    }
+
+    #[test]
+    fn a_canary_takes_its_share_from_what_is_live() {
+        let now = Timestamp::now();
+        let mut record = AppRecord::new(now);
+        let canary = |percent| NewVersion {
+            go_live: GoLive::Canary { percent, sticky: None, abort_above_percent: 2 },
+            ..new_version(false)
+        };
+        // With nothing to compare it with it is no canary.
+        record.add(canary(5), 20, now);
+        assert_eq!(record.traffic, Traffic::all_to(VersionId::new(1)));
+        record.add(canary(5), 20, now);
+        assert_eq!(record.traffic.to_string(), "v1 95 % v2 5 %");
+        assert_eq!(record.traffic.canary.map(|canary| canary.version), Some(VersionId::new(2)));
+        // The next one takes the place of the one on trial.
+        record.add(canary(10), 20, now);
+        assert_eq!(record.traffic.to_string(), "v1 90 % v3 10 %");
+        assert_eq!(record.traffic.without_canary().to_string(), "v1");
+    }
+
+    #[test]
+    fn the_same_deploy_makes_one_version() {
+        let now = Timestamp::now();
+        let mut record = AppRecord::new(now);
+        let key = |key: &str, of: &[u8]| DeployKey { key: key.into(), of: Digest::of(of) };
+        let new = NewVersion { deploy: Some(key("a", b"x")), ..new_version(true) };
+        let id = record.add(new, 20, now);
+        assert_eq!(record.made_by(&key("a", b"x")).unwrap().map(|version| version.id), Some(id));
+        assert_eq!(record.made_by(&key("b", b"x")), Ok(None));
+        assert_eq!(record.made_by(&key("a", b"y")), Err(KeyReused(id)));
     }
 }

@@ -1,28 +1,69 @@
 //! What is deployed, as a request sees it: immutable, swapped whole when something changes.
 
-use super::record::{AppRecord, VersionRecord};
+use super::{
+    record::{AppRecord, VersionRecord},
+    routing::{Matched, Routes, Unmatched},
+};
 use crate::{
-    engine::{Engine, Limits, Program, ProgramSpec},
+    engine::{Engine, Limits, Maxima, Program, ProgramSpec},
     storage::Rev,
     telemetry::{
         guest_logs::{GuestLogs, Origin},
         metrics::Metrics,
     },
 };
-use faas_api::{AppName, Digest, FunctionName, Kind, VersionId};
-use http::HeaderValue;
-use std::{collections::HashMap, sync::Arc};
+use faas_api::{
+    AppName, Canary, Digest, Domain, FunctionName, Kind, Settings, Sticky, VersionId,
+    manifest::LimitWishes,
+};
+use http::{HeaderName, HeaderValue};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// Every app that can be routed to.
 #[derive(Default)]
 pub(crate) struct Snapshot {
     apps: HashMap<AppName, Arc<LiveApp>>,
+    /// Apps by the domains that their live versions name.
+    domains: HashMap<Domain, Arc<LiveApp>>,
 }
 
 impl Snapshot {
     /// The app of this name. Takes text from a request: what is no name is simply not there.
     pub(crate) fn app(&self, name: &str) -> Option<&Arc<LiveApp>> {
         self.apps.get(name)
+    }
+
+    /// The app that answers on this domain, which is in lower case and has no port.
+    pub(crate) fn domain(&self, domain: &str) -> Option<&Arc<LiveApp>> {
+        self.domains.get(domain)
+    }
+
+    /// Every app.
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &Arc<LiveApp>> {
+        self.apps.values()
+    }
+
+    /// Puts an app in its place, with its domains.
+    fn put(&mut self, app: Arc<LiveApp>) {
+        self.take(&app.name);
+        let named = app.traffic.iter().flat_map(|(_, version)| version.domains.iter());
+        for domain in named {
+            self.domains.insert(domain.clone(), app.clone());
+        }
+        self.apps.insert(app.name.clone(), app);
+    }
+
+    /// Takes an app away, with its domains.
+    fn take(&mut self, app: &AppName) {
+        if self.apps.remove(app).is_some() && !self.domains.is_empty() {
+            self.domains.retain(|_, owner| owner.name != *app);
+        }
     }
 
     /// Every artifact with its kind, those that are live first.
@@ -49,6 +90,28 @@ pub(crate) struct LiveApp {
     traffic: Vec<(u8, Arc<LiveVersion>)>,
     /// Every version that is kept, by number.
     versions: Vec<Arc<LiveVersion>>,
+    /// How clients stay with a version while traffic is split.
+    pub(crate) sticky: Option<StickyBy>,
+    /// The version on trial.
+    pub(crate) canary: Option<Canary>,
+}
+
+/// How clients stay with a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StickyBy {
+    /// By the cookie that the node sets.
+    Cookie,
+    /// By this header of theirs.
+    Header(HeaderName),
+}
+
+impl StickyBy {
+    fn new(sticky: &Sticky) -> Option<Self> {
+        match sticky {
+            Sticky::Cookie => Some(Self::Cookie),
+            Sticky::Header { name } => name.parse().ok().map(Self::Header),
+        }
+    }
 }
 
 impl LiveApp {
@@ -76,12 +139,51 @@ pub(crate) struct LiveVersion {
     pub(crate) header: HeaderValue,
     /// Its functions. A single-file deploy has one, on `/*`.
     pub(crate) functions: Vec<LiveFunction>,
+    routes: Routes,
+    domains: Box<[Domain]>,
+    /// Counted while it is on trial.
+    trial: Trial,
+}
+
+/// What became of the requests of a version on trial.
+#[derive(Debug, Default)]
+pub(crate) struct Trial {
+    answers: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Trial {
+    /// Counts an answer with this status.
+    pub(crate) fn count(&self, status: u16) {
+        self.answers.fetch_add(1, Relaxed);
+        if status >= 500 {
+            self.failures.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Answers and failures since the node started.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.answers.load(Relaxed), self.failures.load(Relaxed))
+    }
 }
 
 impl LiveVersion {
-    /// The function that answers a path inside the app.
-    pub(crate) fn function(&self, _path: &str) -> Option<&LiveFunction> {
-        self.functions.first()
+    /// The function that answers, and how much of the path inside the app it does not see. `host`
+    /// is in lower case and has no port.
+    pub(crate) fn function(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+    ) -> Result<(&LiveFunction, usize), Unmatched> {
+        let Matched { function, strip } = self.routes.find(host, method, path)?;
+        let function = self.functions.get(function).ok_or(Unmatched::Path)?;
+        Ok((function, strip))
+    }
+
+    /// What became of its requests while it was on trial.
+    pub(crate) fn trial(&self) -> &Trial {
+        &self.trial
     }
 }
 
@@ -98,8 +200,10 @@ pub(crate) struct LiveFunction {
 pub(crate) struct SnapshotBuilder {
     /// Where programs come from.
     pub(crate) engine: Arc<Engine>,
-    /// What a call may use.
+    /// What a call may use when its function says nothing.
     pub(crate) limits: Arc<Limits>,
+    /// What a function may ask for at most.
+    pub(crate) maxima: Maxima,
     /// The node's metrics.
     pub(crate) metrics: Arc<Metrics>,
     /// The apps' logs.
@@ -123,22 +227,22 @@ impl SnapshotBuilder {
         if newest.is_some_and(|newest| newest >= rev) {
             return None;
         }
-        let mut apps = current.apps.clone();
+        let mut next = Snapshot { apps: current.apps.clone(), domains: current.domains.clone() };
         match record {
             Some(record) => {
                 self.buried.remove(app);
-                apps.insert(app.clone(), self.live_app(app, record, rev, known));
+                next.put(self.live_app(app, record, rev, known));
             }
             None => {
                 self.buried.insert(app.clone(), rev);
-                apps.remove(app);
+                next.take(app);
                 if let Some(live) = known {
                     self.forget(live, &[]);
                 }
                 self.logs.remove(app);
             }
         }
-        Some(Snapshot { apps })
+        Some(next)
     }
 
     /// The snapshot of exactly these apps.
@@ -150,16 +254,16 @@ impl SnapshotBuilder {
         current: &Snapshot,
         records: impl Iterator<Item = Result<(AppName, AppRecord, Rev), E>>,
     ) -> Result<Snapshot, E> {
-        let apps = records.map(|record| {
+        let mut next = Snapshot::default();
+        for record in records {
             let (app, record, rev) = record?;
             let known = current.apps.get(&app);
-            let live = match known.filter(|live| live.rev >= rev) {
+            next.put(match known.filter(|live| live.rev >= rev) {
                 Some(live) => live.clone(),
                 None => self.live_app(&app, &record, rev, known),
-            };
-            Ok((app, live))
-        });
-        Ok(Snapshot { apps: apps.collect::<Result<_, E>>()? })
+            });
+        }
+        Ok(next)
     }
 
     fn live_app(
@@ -188,10 +292,12 @@ impl SnapshotBuilder {
                 traffic.push((upto, version.clone()));
             }
         }
-        Arc::new(LiveApp { name: app.clone(), rev, traffic, versions })
+        let sticky = record.traffic.sticky.as_ref().and_then(StickyBy::new);
+        let canary = record.traffic.canary;
+        Arc::new(LiveApp { name: app.clone(), rev, traffic, versions, sticky, canary })
     }
 
-    fn live_version(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
+    pub(super) fn live_version(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
         let functions = version.functions.iter().map(|function| {
             let origin = Origin { function: function.name.clone(), version: version.id };
             LiveFunction {
@@ -199,7 +305,7 @@ impl SnapshotBuilder {
                 program: self.engine.program(ProgramSpec {
                     digest: function.digest,
                     kind: function.kind,
-                    limits: self.limits.clone(),
+                    limits: self.limits_of(&function.settings),
                     reuse: function.reuse,
                     app: app.clone(),
                     log: self.logs.app(app),
@@ -212,6 +318,17 @@ impl SnapshotBuilder {
             header: HeaderValue::from_str(&version.id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             functions: functions.collect(),
+            routes: Routes::new(version.functions.iter().map(|function| &function.settings)),
+            domains: version.domains.clone().into(),
+            trial: Trial::default(),
+        }
+    }
+
+    /// The node's limits, but for what the function wants otherwise.
+    fn limits_of(&self, settings: &Settings) -> Arc<Limits> {
+        match settings.limits == LimitWishes::default() {
+            true => self.limits.clone(),
+            false => Arc::new(self.limits.with(&settings.limits, &self.maxima)),
         }
     }
 

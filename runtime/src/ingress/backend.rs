@@ -4,25 +4,25 @@
 
 use super::{
     body::RequestBody,
-    router::{self, Naming, NotFound, Route},
+    router::{self, Key, Naming, NotFound, Route},
+    sticky,
 };
 use crate::{
     engine::{Call, Engine, GuestBody, InvokeError, Program},
-    functions::snapshot::{LiveApp, LiveVersion, Snapshot},
+    functions::{
+        routing::Unmatched,
+        snapshot::{LiveApp, LiveVersion, Snapshot},
+    },
     request_id::RequestId,
     telemetry::{guest_logs::Event, metrics::FunctionMetrics},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use faas_api::{AppName, VersionId};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use jiff::Timestamp;
-use std::{
-    cell::Cell,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// Finds functions and calls them.
 pub(super) trait Backend: Send + Sync + 'static {
@@ -31,8 +31,8 @@ pub(super) trait Backend: Send + Sync + 'static {
     /// The body of its answer.
     type Body: Body<Data = Bytes, Error = InvokeError> + Send + Unpin + 'static;
 
-    /// The function for a host and a path, and how much of the path names its app.
-    fn find(&self, host: &str, path: &str) -> Result<(Self::Function, usize), NotFound>;
+    /// The function that a request is for.
+    fn find(&self, asked: Asked<'_>) -> Result<Found<Self::Function>, Missed>;
 
     /// Calls it.
     fn invoke(
@@ -41,6 +41,52 @@ pub(super) trait Backend: Send + Sync + 'static {
         call: Call,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Self::Body>, InvokeError>> + Send;
+}
+
+/// What decides which function answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// As the client wrote it.
+    pub(super) host: &'a str,
+    /// As the client wrote it, without the query.
+    pub(super) path: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) headers: &'a HeaderMap,
+}
+
+/// A function that was found.
+pub(super) struct Found<F> {
+    pub(super) function: F,
+    /// How many bytes of the path name its app.
+    pub(super) prefix: usize,
+    /// How many more the function does not see.
+    pub(super) strip: usize,
+    /// What makes the client come back to the same version: the value of a cookie.
+    pub(super) stay: Option<u8>,
+}
+
+/// Nothing answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// There is nothing at this address.
+    Address,
+    /// There is something, with other methods.
+    Method,
+}
+
+impl From<NotFound> for Missed {
+    fn from(NotFound: NotFound) -> Self {
+        Self::Address
+    }
+}
+
+impl From<Unmatched> for Missed {
+    fn from(unmatched: Unmatched) -> Self {
+        match unmatched {
+            Unmatched::Path => Self::Address,
+            Unmatched::Method => Self::Method,
+        }
+    }
 }
 
 /// A function of a version of an app, as far as the ingress is concerned with it.
@@ -52,6 +98,8 @@ pub(super) trait Function: Send + Sync + Unpin + 'static {
     /// The largest request body, in bytes.
     fn body_limit(&self) -> u64;
     fn metrics(&self) -> &FunctionMetrics;
+    /// A request of it was answered with this status.
+    fn answered(&self, status: u16);
     /// Appends to the app's log.
     fn log(&self, id: RequestId, time: Timestamp, event: Event<'_>);
 }
@@ -74,27 +122,37 @@ impl Backend for Node {
     type Function = Deployed;
     type Body = GuestBody;
 
-    fn find(&self, host: &str, path: &str) -> Result<(Deployed, usize), NotFound> {
+    fn find(&self, asked: Asked<'_>) -> Result<Found<Deployed>, Missed> {
         let snapshot = self.snapshot.load();
-        let find = |name: &str| snapshot.app(name);
-        let Route { app, version, prefix } = router::route(find, &self.naming, host, path)?;
+        let find = |key: Key<'_>| match key {
+            Key::Name(name) => snapshot.app(name),
+            Key::Domain(domain) => snapshot.domain(domain),
+        };
+        let Route { app, version, prefix } =
+            router::route(find, &self.naming, asked.host, asked.path)?;
+        let mut stay = None;
         let version = match version {
             Some(version) => app.version(version),
-            None if app.is_split() => app.choose(draw_lot()),
+            None if app.is_split() => {
+                let lot;
+                (lot, stay) = sticky::lot(app.sticky.as_ref(), asked.headers);
+                app.choose(lot)
+            }
             None => app.choose(0),
         }
-        .ok_or(NotFound)?;
-        let inside = match path.get(prefix..) {
+        .ok_or(Missed::Address)?;
+        let inside = match asked.path.get(prefix..) {
             None | Some("") => "/",
             Some(inside) => inside,
         };
-        let function = version.function(inside).ok_or(NotFound)?;
-        let deployed = Deployed {
+        let host = router::without_port(asked.host);
+        let (function, strip) = version.function(host, asked.method.as_str(), inside)?;
+        let function = Deployed {
             app: app.clone(),
             version: version.clone(),
             program: function.program.clone(),
         };
-        Ok((deployed, prefix))
+        Ok(Found { function, prefix, strip, stay })
     }
 
     async fn invoke(
@@ -128,36 +186,13 @@ impl Function for Deployed {
         self.program.metrics()
     }
 
+    fn answered(&self, status: u16) {
+        if self.app.canary.is_some() {
+            self.version.trial().count(status);
+        }
+    }
+
     fn log(&self, id: RequestId, time: Timestamp, event: Event<'_>) {
         self.program.log().push(self.program.origin(), id, time, event);
-    }
-}
-
-/// A number from 0 to 99, to split traffic by. Fair and fast; nothing secret depends on it.
-fn draw_lot() -> u8 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
-    }
-    // SplitMix64 (Steele, Lea, Flood 2014), scaled down by multiplication.
-    STATE.with(|state| {
-        let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        state.set(next);
-        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u8::try_from(((mixed >> 33) * 100) >> 31).unwrap_or(0)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lots_are_drawn_evenly() {
-        let mut drawn = [0u32; 100];
-        for _ in 0..100_000 {
-            drawn[usize::from(draw_lot())] += 1;
-        }
-        assert!(drawn.iter().all(|n| (800..1200).contains(n)), "{drawn:?}");
     }
 }

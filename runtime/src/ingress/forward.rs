@@ -186,7 +186,12 @@ fn inside(uri: &Uri, prefix: usize) -> Result<(Uri, Option<HeaderValue>), Refuse
     let whole = Bytes::copy_from_slice(target.as_str().as_bytes());
     let rest = whole.slice(prefix.min(whole.len())..);
     let before = whole.slice(..prefix.min(whole.len()));
-    let target = PathAndQuery::from_maybe_shared(rest).map_err(|_| UNUSABLE)?;
+    let target = match rest.first() {
+        Some(b'/') => PathAndQuery::from_maybe_shared(rest),
+        // All of the path was taken off; what is left of it is the root.
+        _ => PathAndQuery::from_maybe_shared([b"/", &*rest].concat()),
+    };
+    let target = target.map_err(|_| UNUSABLE)?;
     let before = HeaderValue::from_maybe_shared(before).map_err(|_| UNUSABLE)?;
     Ok((Uri::from(target), Some(before)))
 }
@@ -239,6 +244,9 @@ mod tests {
         );
         assert_eq!(forward("/shop/", 5, &[]).uri, "/");
         assert_eq!(forward("/shop//x?", 5, &[]).uri, "//x?");
+        // All of a route's fixed part was taken off.
+        assert_eq!(forward("/shop/api?a", 9, &[]).uri, "/?a");
+        assert_eq!(forward("/shop/api", 9, &[]).uri, "/");
         let by_host = forward("http://a.test/x?y", 0, &[]);
         assert_eq!(
             (by_host.uri.to_string().as_str(), &by_host.headers["host"]),

@@ -2,7 +2,7 @@
 //! get to see, call it, answer. Errors become responses here and nowhere else.
 
 use super::{
-    backend::{Backend, Function},
+    backend::{Asked, Backend, Found, Function, Missed},
     body::RequestBody,
     check::{self, RequestLimits},
     connection::Serve,
@@ -96,6 +96,18 @@ impl From<check::Refused> for Failure {
     }
 }
 
+impl From<Missed> for Failure {
+    fn from(missed: Missed) -> Self {
+        match missed {
+            Missed::Address => Self::new(ErrorCode::NotFound),
+            Missed::Method => Self {
+                detail: Some("there is something at this address, for other methods"),
+                ..Self::new(ErrorCode::MethodNotAllowed)
+            },
+        }
+    }
+}
+
 impl From<InvokeError> for Failure {
     fn from(cause: InvokeError) -> Self {
         let code = cause.code();
@@ -148,11 +160,14 @@ async fn answer<B: Backend>(
 ) -> Result<Outcome<B::Body>, Failure> {
     let shared = &visitor.shared;
     let host = check::check(&request, &shared.limits)?;
-    let found = shared.backend.find(host, request.uri().path());
-    let (function, prefix) = found.map_err(|_| Failure::new(ErrorCode::NotFound))?;
+    let (path, method) = (request.uri().path(), request.method());
+    let asked = Asked { host, path, method, headers: request.headers() };
+    let Found { function, prefix, strip, stay } = shared.backend.find(asked)?;
     let limit = function.body_limit();
-    ticket.is_for(function, prefix);
-    if request.uri().path().len() == prefix {
+    let enters = path.len() > prefix;
+    ticket.is_for(function, prefix, strip);
+    ticket.stays(stay);
+    if !enters && prefix > 0 {
         let to = forward::with_slash(request.uri());
         return to.map(Outcome::Redirect).ok_or_else(|| Failure::new(ErrorCode::BadRequest));
     }
@@ -162,7 +177,7 @@ async fn answer<B: Backend>(
         id: ticket.id_header().clone(),
         client: visitor.address.clone(),
         default_host: &shared.default_host,
-        prefix,
+        prefix: prefix + strip,
     };
     forward::for_guest(&mut head, said)?;
     let response = invoke(&shared.backend, ticket, Request::from_parts(head, body)).await;

@@ -8,6 +8,7 @@ use super::{
     check::MAX_METHOD_BYTES,
     forward,
     respond::{Content, Labels},
+    sticky,
 };
 use crate::{
     clock,
@@ -56,8 +57,12 @@ pub(super) struct Ticket<F: Function> {
     started: Instant,
     method: Method,
     uri: Uri,
-    /// How many bytes of the path name the app.
+    /// How many bytes of the path name the app,
     prefix: usize,
+    /// and how many after those the function does not see.
+    strip: usize,
+    /// The lot that the client shall keep.
+    stay: Option<u8>,
     function: Option<F>,
     meter: Option<Arc<Meter>>,
     flow: Option<Arc<Flow>>,
@@ -81,6 +86,8 @@ impl<F: Function> Ticket<F> {
             method,
             uri,
             prefix: 0,
+            strip: 0,
+            stay: None,
             function: None,
             meter: None,
             flow: None,
@@ -106,7 +113,9 @@ impl<F: Function> Ticket<F> {
 
     pub(super) fn labels(&self) -> Labels {
         let version = self.function.as_ref().map(|function| function.version_header().clone());
-        Labels { id: self.id_header.clone(), version }
+        let below = || self.uri.path().get(..self.prefix).unwrap_or_default();
+        let cookie = self.stay.and_then(|lot| sticky::cookie(lot, below()));
+        Labels { id: self.id_header.clone(), version, cookie }
     }
 
     /// The request has a body, and this is what is known of it.
@@ -119,9 +128,14 @@ impl<F: Function> Ticket<F> {
     }
 
     /// A function was found for it.
-    pub(super) fn is_for(&mut self, function: F, prefix: usize) {
+    pub(super) fn is_for(&mut self, function: F, prefix: usize, strip: usize) {
         self.function = Some(function);
-        self.prefix = prefix;
+        (self.prefix, self.strip) = (prefix, strip);
+    }
+
+    /// The client shall get this lot, so that it stays with the version.
+    pub(super) fn stays(&mut self, lot: Option<u8>) {
+        self.stay = lot;
     }
 
     /// The function, once one was found.
@@ -194,6 +208,7 @@ impl<F: Function> Ticket<F> {
     fn charge(&self, function: &F, now: Timestamp, duration: Duration) {
         let metrics = function.metrics();
         metrics.request(self.status, duration);
+        function.answered(self.status);
         let (mut cpu, mut memory_bytes) = (Duration::ZERO, 0);
         match &self.meter {
             Some(meter) => {
@@ -217,7 +232,8 @@ impl<F: Function> Ticket<F> {
         let (status, code) = (self.status, self.code);
         let end = RequestEnd { status, code, duration, cpu, memory_bytes };
         let method = cut(self.method.as_str(), MAX_METHOD_BYTES);
-        let path = cut(self.uri.path().get(self.prefix..).unwrap_or_default(), MAX_PATH_BYTES);
+        let inside = self.uri.path().get(self.prefix + self.strip..).unwrap_or_default();
+        let path = cut(if inside.is_empty() { "/" } else { inside }, MAX_PATH_BYTES);
         function.log(self.id, now, Event::Request { method, path, end });
     }
 }

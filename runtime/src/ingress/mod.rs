@@ -9,7 +9,7 @@
 //! | handle | `handle` | calls the rest in order; errors become responses here |
 //! | check | `check` | is it HTTP, and for exactly one host |
 //! | route | `router` | host and path to an app, pure |
-//! | choose, call | `backend` | version and function from the snapshot; the engine |
+//! | choose, call | `backend`, `sticky` | version and function from the snapshot; the engine |
 //! | forward | `forward`, `body` | what the guest gets to see |
 //! | respond | `respond`, `meter` | what the client gets to see; the request is counted once |
 //!
@@ -34,6 +34,7 @@ mod lanes;
 mod meter;
 mod respond;
 mod router;
+mod sticky;
 #[cfg(test)]
 mod tests;
 

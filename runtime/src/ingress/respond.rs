@@ -20,6 +20,8 @@ pub(super) struct Labels {
     pub(super) id: HeaderValue,
     /// The version that was asked, where one was found.
     pub(super) version: Option<HeaderValue>,
+    /// What makes the client come back to this version.
+    pub(super) cookie: Option<HeaderValue>,
 }
 
 impl Labels {
@@ -27,6 +29,10 @@ impl Labels {
         headers.insert(forward::REQUEST_ID, self.id);
         if let Some(version) = self.version {
             headers.insert(forward::VERSION, version);
+        }
+        if let Some(cookie) = self.cookie {
+            // Beside the guest's own.
+            headers.append(header::SET_COOKIE, cookie);
         }
     }
 }
@@ -173,6 +179,7 @@ mod tests {
         Labels {
             id: HeaderValue::from_static("01J"),
             version: Some(HeaderValue::from_static("v3")),
+            cookie: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | `shop.<base_domain>/cart` | `shop` | live | `/cart` |
 //! | `v3--shop.<base_domain>/cart` | `shop` | v3 | `/cart` |
+//! | `<a domain of shop>/cart` | `shop` | live | `/cart` |
 //! | `<anything else>/shop/cart` | `shop` | live | `/cart` |
 //! | `<anything else>/shop@v3/cart` | `shop` | v3 | `/cart` |
 //!
@@ -15,6 +16,17 @@ use faas_api::{VersionId, names::MAX_NAME_LEN};
 
 /// The longest label that can name an app: `v4294967295--` and a name.
 const MAX_LABEL_LEN: usize = MAX_NAME_LEN + 13;
+/// The longest host name (RFC 1035 §2.3.4).
+const MAX_HOST_LEN: usize = 253;
+
+/// What an app is looked up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key<'a> {
+    /// Its name.
+    Name(&'a str),
+    /// A domain that it claims, in lower case.
+    Domain(&'a str),
+}
 
 /// How addresses name apps.
 #[derive(Debug, Clone)]
@@ -48,13 +60,16 @@ pub(super) struct NotFound;
 
 /// Finds the app for a host and a path; both as the client wrote them.
 pub(super) fn route<A>(
-    find: impl Fn(&str) -> Option<A>,
+    find: impl Fn(Key<'_>) -> Option<A>,
     naming: &Naming,
     host: &str,
     path: &str,
 ) -> Result<Route<A>, NotFound> {
     if let Some((app, version)) = by_host(&find, naming, host) {
         return Ok(Route { app, version, prefix: 0 });
+    }
+    if let Some(app) = by_domain(&find, host) {
+        return Ok(Route { app, version: None, prefix: 0 });
     }
     match naming.path_routing {
         true => by_path(find, path).ok_or(NotFound),
@@ -64,15 +79,11 @@ pub(super) fn route<A>(
 
 /// The app whose host this is.
 fn by_host<A>(
-    find: impl Fn(&str) -> Option<A>,
+    find: impl Fn(Key<'_>) -> Option<A>,
     naming: &Naming,
     host: &str,
 ) -> Option<(A, Option<VersionId>)> {
-    let name = match host.split_once(':') {
-        Some((name, _port)) => name,
-        None => host,
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = without_port(host);
     let label_len = name.len().checked_sub(naming.base_domain.len() + 1)?;
     let (label, domain) = name.split_at_checked(label_len)?;
     if !domain.strip_prefix('.')?.eq_ignore_ascii_case(&naming.base_domain) {
@@ -86,22 +97,42 @@ fn by_host<A>(
     let label = std::str::from_utf8(lower).ok()?;
     match label.split_once("--") {
         // No name has two hyphens in a row, so that this can only be a preview.
-        Some((version, app)) => Some((find(app)?, Some(version.parse().ok()?))),
-        None => Some((find(label)?, None)),
+        Some((version, app)) => Some((find(Key::Name(app))?, Some(version.parse().ok()?))),
+        None => Some((find(Key::Name(label))?, None)),
     }
 }
 
+/// The app that claims this host as one of its domains.
+fn by_domain<A>(find: impl Fn(Key<'_>) -> Option<A>, host: &str) -> Option<A> {
+    let name = without_port(host);
+    // Most hosts are in lower case already.
+    if !name.bytes().any(|b| b.is_ascii_uppercase()) {
+        return find(Key::Domain(name));
+    }
+    let mut lower = [0; MAX_HOST_LEN];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name.as_bytes());
+    lower.make_ascii_lowercase();
+    find(Key::Domain(std::str::from_utf8(lower).ok()?))
+}
+
+/// A host without its port, and without the dot that a whole name may end with.
+pub(super) fn without_port(host: &str) -> &str {
+    let name = host.split_once(':').map_or(host, |(name, _port)| name);
+    name.strip_suffix('.').unwrap_or(name)
+}
+
 /// The app that the first segment of this path names.
-fn by_path<A>(find: impl Fn(&str) -> Option<A>, path: &str) -> Option<Route<A>> {
+fn by_path<A>(find: impl Fn(Key<'_>) -> Option<A>, path: &str) -> Option<Route<A>> {
     let rest = path.strip_prefix('/')?;
     let segment = rest.split('/').next()?;
     let prefix = 1 + segment.len();
     match segment.split_once('@') {
         Some((app, version)) => {
             let version = version.parse().ok()?;
-            Some(Route { app: find(app)?, version: Some(version), prefix })
+            Some(Route { app: find(Key::Name(app))?, version: Some(version), prefix })
         }
-        None => Some(Route { app: find(segment)?, version: None, prefix }),
+        None => Some(Route { app: find(Key::Name(segment))?, version: None, prefix }),
     }
 }
 
@@ -112,8 +143,11 @@ mod tests {
 
     const APPS: [&str; 4] = ["a", "shop", "my-app", "v3"];
 
-    fn find(name: &str) -> Option<&'static str> {
-        APPS.into_iter().find(|app| *app == name)
+    fn find(key: Key<'_>) -> Option<&'static str> {
+        match key {
+            Key::Name(name) => APPS.into_iter().find(|app| *app == name),
+            Key::Domain(domain) => (domain == "shop.example.org").then_some("shop"),
+        }
     }
 
     fn to(host: &str, path: &str) -> Option<(&'static str, u32, String)> {
@@ -143,6 +177,10 @@ mod tests {
             // A host wins over a path.
             assert_eq!(to(host, "/a/x"), is("shop", 0, "/a/x"), "{host}");
         }
+        for host in ["shop.example.org", "Shop.Example.ORG.", "shop.example.org:8080"] {
+            assert_eq!(to(host, "/a/x"), is("shop", 0, "/a/x"), "{host}");
+        }
+        assert_eq!(to("a.shop.example.org", "/a/x"), is("a", 0, "/x"));
         assert_eq!(to("v3--shop.example.test", "/x"), is("shop", 3, "/x"));
         assert_eq!(to("V12--My-App.example.test", "/"), is("my-app", 12, "/"));
         assert_eq!(to("v3.example.test", "/"), is("v3", 0, "/"));
@@ -222,7 +260,8 @@ mod tests {
             if let Some((app, _, rest)) = to(&host, &path) {
                 let named_by_host = host.to_ascii_lowercase().contains(&format!("{app}.example.test"));
                 let named_by_path = path.starts_with(&format!("/{app}"));
-                prop_assert!(named_by_host || named_by_path);
+                let claimed = host.to_ascii_lowercase().contains("shop.example.org");
+                prop_assert!(named_by_host || named_by_path || claimed);
                 prop_assert!(rest.is_empty() || rest.starts_with('/'));
             }
         }

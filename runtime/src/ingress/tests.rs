@@ -1,9 +1,9 @@
 //! Requests over real sockets, with a function of a few lines in place of what is deployed.
 
 use super::{
-    backend::{Backend, Function},
+    backend::{Asked, Backend, Found, Function, Missed},
     body::RequestBody,
-    router::NotFound,
+    router::Key,
     *,
 };
 use crate::{
@@ -65,6 +65,8 @@ impl Function for FakeFunction {
         &self.0.function
     }
 
+    fn answered(&self, _: u16) {}
+
     fn log(&self, _: RequestId, _: jiff::Timestamp, event: Event<'_>) {
         self.0.log.lock().unwrap().push(event.source());
         self.0.logged.notify_one();
@@ -75,13 +77,13 @@ impl Backend for Fake {
     type Function = FakeFunction;
     type Body = FakeBody;
 
-    fn find(&self, host: &str, path: &str) -> Result<(FakeFunction, usize), NotFound> {
+    fn find(&self, asked: Asked<'_>) -> Result<Found<FakeFunction>, Missed> {
         let naming = Naming::new("localhost", true);
-        let find = |name: &str| (name == "app").then_some(());
-        let route = router::route(find, &naming, host, path)?;
+        let find = |key: Key<'_>| (key == Key::Name("app")).then_some(());
+        let route = router::route(find, &naming, asked.host, asked.path)?;
         let function =
             FakeFunction(self.0.clone(), "app".parse().unwrap(), HeaderValue::from_static("v3"));
-        Ok((function, route.prefix))
+        Ok(Found { function, prefix: route.prefix, strip: 0, stay: None })
     }
 
     async fn invoke(

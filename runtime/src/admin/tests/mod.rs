@@ -9,9 +9,13 @@ mod wire;
 
 use super::{gate::Gate, *};
 use crate::{
-    deploy::{DeployError, DeployRequest, Progress, Upload},
-    engine::{Engine, EngineConfig, EngineParts, Limits, PoolPlan},
-    functions::{DeployConfig, record::NewVersion, snapshot::SnapshotBuilder},
+    deploy::{AppDeploy, DeployError, DeployRequest, Outcome, Progress, Upload},
+    engine::{Engine, EngineConfig, EngineParts, Limits, Maxima, PoolPlan},
+    functions::{
+        Added, DeployConfig,
+        record::{GoLive, NewVersion},
+        snapshot::SnapshotBuilder,
+    },
     storage::{
         Change, Doc, DocKey, Expect, Registry, Rev, StorageError,
         memory::{MemoryBlobs, MemoryRegistry},
@@ -22,7 +26,10 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode},
 };
-use faas_api::{AppName, DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, Function, Kind};
+use faas_api::{
+    AppName, DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, Function, Kind, Planned,
+    Settings, Stored,
+};
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -141,8 +148,10 @@ impl Deploys for Pretender {
         let DeployRequest { app, function, message, activate, created_by, .. } = request;
         let function = function.unwrap_or_else(|| "main".parse().unwrap());
         let functions = vec![function_of(function.as_str(), digest)];
-        let new = NewVersion { created_by, message, functions, activate };
-        let (version, previous) = self.functions.add_version(&app, new).await.unwrap();
+        let new = version(created_by, functions.clone(), activate);
+        let new = NewVersion { message, ..new };
+        let added = self.functions.add_version(&app, new).await.unwrap();
+        let Added { version, previous, traffic, replayed } = added;
         self.done.send(app.to_string()).unwrap();
         Ok(Deployed {
             function,
@@ -152,12 +161,33 @@ impl Deploys for Pretender {
             size,
             reuse: None,
             active: activate,
+            functions,
             previous,
+            traffic,
+            replayed,
+            urls: self.addresses.of(&app),
             url: self.addresses.main(&app),
             preview_url: self.addresses.preview(&app, version),
             duration_ms,
             app,
         })
+    }
+
+    async fn deploy_app(&self, deploy: AppDeploy, _: Progress) -> Result<Outcome, DeployError> {
+        let missing = deploy.new.manifest.digests();
+        Ok(Outcome::Planned(Planned { missing, dry_run: deploy.new.dry_run }))
+    }
+
+    async fn store(&self, digest: Digest, mut upload: Upload) -> Result<Stored, DeployError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = upload.next().await {
+            let piece = piece.map_err(|_| ErrorBody::new(ErrorCode::BadRequest))?;
+            bytes.extend_from_slice(&piece);
+        }
+        match Digest::of(&bytes) == digest {
+            true => Ok(Stored { digest, size: bytes.len() as u64, new: true }),
+            false => Err(ErrorBody::new(ErrorCode::DigestMismatch).into()),
+        }
     }
 
     async fn sweep(&self) -> Result<usize, DeployError> {
@@ -174,6 +204,20 @@ fn function_of(name: &str, digest: Digest) -> Function {
         size: 7,
         route: "/*".into(),
         reuse: None,
+        settings: Settings::default(),
+    }
+}
+
+fn version(created_by: String, functions: Vec<Function>, activate: bool) -> NewVersion {
+    NewVersion {
+        created_by,
+        message: Some("hello".into()),
+        functions,
+        functions_at: None,
+        domains: vec![],
+        health: None,
+        deploy: None,
+        go_live: if activate { GoLive::All } else { GoLive::No },
     }
 }
 
@@ -205,11 +249,15 @@ impl Node {
         let builder = SnapshotBuilder {
             engine: engine(&cache, &metrics),
             limits: Arc::default(),
+            maxima: Maxima::default(),
             metrics: metrics.clone(),
             logs: logs.clone(),
             buried: HashMap::new(),
         };
-        let (functions, _) = Functions::load(disk.clone(), builder, 20).await.unwrap();
+        let (functions, _) =
+            Functions::load(disk.clone(), Arc::new(MemoryBlobs::default()), builder, 20)
+                .await
+                .unwrap();
         let functions = Arc::new(functions);
         let addresses = Addresses::new(([127, 0, 0, 1], 8080).into(), "localhost", true);
         let (uploads, seen_uploads) = mpsc::unbounded_channel();
@@ -262,12 +310,7 @@ impl Node {
 
     /// Stores a version without the API.
     async fn add(&self, app: &str, activate: bool) {
-        let new = NewVersion {
-            created_by: "test".into(),
-            message: Some("hello".into()),
-            functions: vec![function_of("main", Digest::of(b"x"))],
-            activate,
-        };
+        let new = version("test".into(), vec![function_of("main", Digest::of(b"x"))], activate);
         let app: AppName = app.parse().unwrap();
         self.functions.add_version(&app, new).await.unwrap();
     }
@@ -335,7 +378,7 @@ fn engine(cache: &TempDir, metrics: &Arc<Metrics>) -> Arc<Engine> {
     let config = EngineConfig { pool_size: 1, ..EngineConfig::default() };
     let engine = Engine::new(EngineParts {
         config: &config,
-        plan: &PoolPlan::for_this_machine(&config, &Limits::default()),
+        plan: &PoolPlan::for_this_machine(&config, &Limits::default(), &Maxima::default()),
         deploy: &DeployConfig::default(),
         cache_dir: cache.path(),
         node_key: [7; 32],
@@ -378,7 +421,7 @@ impl Answer {
         let id = self.header("x-request-id");
         assert_eq!(id.len(), 26, "{self:?}");
         assert_eq!(self.header("cache-control"), "no-store");
-        assert!(!self.body.contains("secret"), "{self:?}");
+        assert!(!self.body.contains("/secret/path"), "{self:?}");
         if let Some(length) = self.headers.get("content-length") {
             let length: usize = length.to_str().unwrap().parse().unwrap();
             assert!(method == Method::HEAD || length == self.body.len(), "{self:?}");
