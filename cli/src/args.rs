@@ -1,7 +1,7 @@
 //! The command line as typed. What it means stands in `context.rs` and in each command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use faas_api::{AppName, FunctionName, Reuse, VersionId};
+use faas_api::{AppName, FunctionName, Reuse, Sticky, VersionId};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Functions and sites on WebAssembly, on your own machine
@@ -63,6 +63,12 @@ pub(crate) enum Verb {
     New(New),
     /// Build, run and watch a project on this machine
     Dev(Dev),
+    /// Build a project
+    Build(Build),
+    /// Check faas.toml, without a server
+    Check(Check),
+    /// Show what a deploy would change
+    Diff(Diff),
     /// Deploy a project, or a single .wasm or .wat file
     Deploy(Deploy),
     /// Send a request to an app
@@ -76,6 +82,12 @@ pub(crate) enum Verb {
     Versions(App),
     /// Make an earlier version live again
     Rollback(Rollback),
+    /// Give a version all of the traffic, or a part
+    Promote(Promote),
+    /// Keep a version however many newer ones there are
+    Pin(Pin),
+    /// Keep a version as any other again
+    Unpin(Pin),
     /// Delete an app and all its versions
     #[command(visible_alias = "rm")]
     Delete(App),
@@ -94,12 +106,18 @@ impl Verb {
             Self::Serve(_) => "serve",
             Self::New(_) => "new",
             Self::Dev(_) => "dev",
+            Self::Build(_) => "build",
+            Self::Check(_) => "check",
+            Self::Diff(_) => "diff",
             Self::Deploy(_) => "deploy",
             Self::Invoke(_) => "invoke",
             Self::List => "list",
             Self::Describe(_) => "describe",
             Self::Versions(_) => "versions",
             Self::Rollback(_) => "rollback",
+            Self::Promote(_) => "promote",
+            Self::Pin(_) => "pin",
+            Self::Unpin(_) => "unpin",
             Self::Delete(_) => "delete",
             Self::Logs(_) => "logs",
             Self::Inspect(_) => "inspect",
@@ -149,6 +167,9 @@ pub(crate) struct Dev {
     /// Where requests come in (default: 127.0.0.1:8080, or a free port when that is taken)
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Use what [env.NAME] of faas.toml says
+    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
+    pub(crate) env: Option<String>,
     /// Build, start and deploy, then stop: a check that the project works
     #[arg(long)]
     pub(crate) once: bool,
@@ -172,11 +193,120 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "REQUESTS[xN]", value_parser = reuse)]
     pub(crate) reuse: Option<Reuse>,
     /// Store the version without making it live
-    #[arg(long)]
+    #[arg(long, conflicts_with = "canary")]
     pub(crate) no_activate: bool,
     /// Deploy what was built before
     #[arg(long, conflicts_with = "file")]
     pub(crate) skip_build: bool,
+    /// Deploy with what [env.NAME] of faas.toml says
+    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// Check everything, show what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Give the version a part of the traffic: `5%`
+    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    pub(crate) canary: Option<u8>,
+    /// How clients stay with a version meanwhile: `cookie`, or `header:NAME`
+    #[arg(long, requires = "canary", value_name = "BY", value_parser = sticky)]
+    pub(crate) sticky: Option<Sticky>,
+    /// It loses its part above so many failures: `2%`
+    #[arg(long, requires = "canary", value_name = "PERCENT", value_parser = percentage)]
+    pub(crate) abort_above: Option<u8>,
+    /// What names this deploy, so that sending it again makes no second version
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// How long a connection that breaks is tried again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+impl Deploy {
+    /// Whether a single file needs more than one call.
+    pub(crate) fn wants_more_than_one_shot(&self) -> bool {
+        self.dry_run || self.canary.is_some()
+    }
+}
+
+/// `5%`, `5`
+fn percentage(text: &str) -> Result<u8, String> {
+    match text.trim_end_matches('%').trim().parse() {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err(format!("`{text}` is not from 1% to 100%")),
+    }
+}
+
+/// `5%`, `5`
+fn share(text: &str) -> Result<u8, String> {
+    match percentage(text) {
+        Ok(percent @ 1..=99) => Ok(percent),
+        _ => Err(format!("`{text}` is not from 1% to 99%")),
+    }
+}
+
+/// `cookie`, `header:x-user-id`
+fn sticky(text: &str) -> Result<Sticky, String> {
+    match text.split_once(':') {
+        None if text == "cookie" => Ok(Sticky::Cookie),
+        Some(("header", name)) if !name.is_empty() => {
+            Ok(Sticky::Header { name: name.to_ascii_lowercase() })
+        }
+        _ => Err(format!("`{text}` is neither `cookie` nor `header:NAME`")),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Promote {
+    /// The app
+    pub(crate) app: AppName,
+    /// The version
+    pub(crate) version: VersionId,
+    /// Its share of the traffic; the others share the rest (default: all)
+    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
+    pub(crate) percent: Option<u8>,
+    /// How clients stay with a version meanwhile: `cookie`, or `header:NAME`
+    #[arg(long, requires = "percent", value_name = "BY", value_parser = sticky)]
+    pub(crate) sticky: Option<Sticky>,
+    /// It loses its part above so many failures: `2%`
+    #[arg(long, requires = "percent", value_name = "PERCENT", value_parser = percentage)]
+    pub(crate) abort_above: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pin {
+    /// The app
+    pub(crate) app: AppName,
+    /// The version
+    pub(crate) version: VersionId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The manifest, or its folder (default: faas.toml here or above)
+    pub(crate) file: Option<PathBuf>,
+    /// Print the JSON schema of faas.toml instead
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The app (default: the name in faas.toml)
+    #[arg(long, value_name = "APP")]
+    pub(crate) name: Option<AppName>,
+    /// Compare what [env.NAME] of faas.toml says
+    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// Compare what was built before
+    #[arg(long)]
+    pub(crate) skip_build: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Build with what [env.NAME] of faas.toml says
+    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
+    pub(crate) env: Option<String>,
 }
 
 /// `1000`, `1000x16`

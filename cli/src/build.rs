@@ -45,8 +45,9 @@ pub(crate) async fn run(ui: &Ui, project: &Project) -> std::result::Result<(), B
         });
     }
     step.done();
-    if !project.source.is_file() {
-        let source = project.source.strip_prefix(&project.dir).unwrap_or(&project.source);
+    let missing = project.functions.iter().find(|function| !function.source.is_file());
+    if let Some(function) = missing {
+        let source = function.source.strip_prefix(&project.dir).unwrap_or(&function.source);
         let message = format!("`{command}` made no `{}`", source.display());
         let hint = format!("does `source` in {MANIFEST} name what the build makes?");
         return Err(build_failed(message).hint(hint).into());

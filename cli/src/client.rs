@@ -6,8 +6,8 @@ use crate::{
 };
 use bytes::Bytes;
 use faas_api::{
-    App, AppList, AppName, DeployEvent, ErrorCode, FunctionName, ImportProblem, Reuse, Traffic,
-    VersionList, apps::TrafficChanged,
+    App, AppList, AppName, DeployEvent, Digest, ErrorCode, FunctionName, ImportProblem, Reuse,
+    Stored, Traffic, VersionId, VersionList, apps::TrafficChanged, manifest::NewVersion,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -89,6 +89,8 @@ pub(crate) struct DeployOptions {
     pub(crate) message: Option<String>,
     pub(crate) reuse: Option<Reuse>,
     pub(crate) no_activate: bool,
+    /// The key by which the server knows this deploy.
+    pub(crate) key: Option<String>,
 }
 
 /// Which lines of a log are wanted.
@@ -165,6 +167,10 @@ impl Client {
             .header(header::ACCEPT, "application/x-ndjson")
             .header(header::CONTENT_LENGTH, length)
             .body(upload(artifact, activity.clone()));
+        let request = match &options.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
         let response = activity
             .guard(request.send())
             .await
@@ -172,6 +178,51 @@ impl Client {
             .map_err(|error| self.broken(&error))?;
         let response = self.accept(response).await?;
         Ok(Deploying { client: self, lines: Lines::new(response, Some(IDLE_TIMEOUT)) })
+    }
+
+    /// Says what a version is made of; the server tells what it lacks, or how the deploy goes.
+    pub(crate) async fn create_version(
+        &self,
+        app: &AppName,
+        new: &NewVersion,
+        key: &str,
+    ) -> Result<Deploying<'_>> {
+        let request = self
+            .request(Method::POST, &format!("/v1/apps/{app}/versions"), &[])
+            .header(header::ACCEPT, "application/x-ndjson")
+            .header("idempotency-key", key)
+            .json(new);
+        let sent = tokio::time::timeout(IDLE_TIMEOUT, request.send()).await;
+        let response = sent
+            .map_err(|_elapsed| self.silent(IDLE_TIMEOUT))?
+            .map_err(|error| self.broken(&error))?;
+        let response = self.accept(response).await?;
+        Ok(Deploying { client: self, lines: Lines::new(response, Some(IDLE_TIMEOUT)) })
+    }
+
+    /// Sends an artifact that a version will name.
+    pub(crate) async fn put_blob(&self, digest: &Digest, artifact: Vec<u8>) -> Result<Stored> {
+        let activity = Activity::default();
+        let length = artifact.len();
+        let request = self
+            .request(Method::PUT, &format!("/v1/blobs/{digest}"), &[])
+            .header(header::CONTENT_TYPE, "application/wasm")
+            .header(header::CONTENT_LENGTH, length)
+            .body(upload(artifact, activity.clone()));
+        let response = activity
+            .guard(request.send())
+            .await
+            .map_err(|Idle| self.silent(IDLE_TIMEOUT))?
+            .map_err(|error| self.broken(&error))?;
+        let response = self.accept(response).await?;
+        self.decode(response).await
+    }
+
+    /// Keeps a version however many newer ones there are, or no longer.
+    pub(crate) async fn pin(&self, app: &AppName, version: VersionId, pinned: bool) -> Result<()> {
+        let method = if pinned { Method::PUT } else { Method::DELETE };
+        let path = format!("/v1/apps/{app}/versions/{version}/pin");
+        self.send(self.call(method, &path)).await.map(drop)
     }
 
     /// An app's log, as a stream of JSON lines.
@@ -337,6 +388,11 @@ fn exit_of(status: u16, code: &str) -> Exit {
         404 => Exit::NotFound,
         409 | 412 => Exit::Conflict,
         413 => Exit::Rejected,
+        422 if code == ErrorCode::Manifest.as_str()
+            || code == ErrorCode::LimitAboveMaximum.as_str() =>
+        {
+            Exit::Usage
+        }
         422 if rejected.iter().any(|rejected| rejected.as_str() == code) => Exit::Rejected,
         _ => Exit::Failed,
     }
@@ -362,7 +418,7 @@ pub(crate) struct Deploying<'a> {
 }
 
 impl Deploying<'_> {
-    /// The next step. The last one is `Done`; a failure is an error.
+    /// The next step. The last one is `Done` or `Planned`; a failure is an error.
     pub(crate) async fn next(&mut self) -> Result<DeployEvent> {
         loop {
             let line = self.lines.next().await.map_err(|broken| self.client.cut(broken))?;
@@ -376,7 +432,7 @@ impl Deploying<'_> {
                     let problem: Problem = read(self.client, line)?;
                     return Err(self.client.refused(problem.status, problem));
                 }
-                Some("received" | "compiling" | "compiled" | "done") => {
+                Some("received" | "compiling" | "compiled" | "healthy" | "planned" | "done") => {
                     return read(self.client, line);
                 }
                 // A step that only a newer `faas` knows.

@@ -1,7 +1,11 @@
 //! How numbers, times and tables look to people. JSON never passes through here.
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use std::{borrow::Cow, path::Path, time::Duration};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// A duration in the unit that fits: `0.4 ms`, `12 ms`, `0.11 s`, `1.9 s`, `2 min 5 s`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -81,6 +85,12 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
 /// The time of day with milliseconds, in this machine's time zone.
 pub(crate) fn time_of_day(time: Timestamp) -> String {
     time.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
+}
+
+/// A path as seen from the current folder, where that is shorter.
+pub(crate) fn shorten(file: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    file.strip_prefix(here).unwrap_or(file).to_owned()
 }
 
 /// A path with the home folder written `~`.

@@ -7,6 +7,7 @@
 //! | `commands` | one file per verb |
 //! | `client`, `ndjson` | typed calls to the admin API |
 //! | `project`, `build`, `artifact` | `faas.toml`, its build, and what the build makes |
+//! | `diff`, `release` | what a deploy would change, and the deploy of an app |
 //! | `ui`, `format`, `log_view` | what is printed, and how it looks |
 //! | `error` | why a command fails; the exit codes |
 
@@ -16,11 +17,13 @@ mod build;
 mod client;
 mod commands;
 mod context;
+mod diff;
 mod error;
 mod format;
 mod log_view;
 mod ndjson;
 mod project;
+mod release;
 mod ui;
 #[cfg(feature = "serve")]
 mod watch;

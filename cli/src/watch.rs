@@ -95,17 +95,18 @@ struct Files {
     dir: PathBuf,
     roots: Vec<PathBuf>,
     /// What the build makes, which is no reason to build unless it is named as one.
-    made: Option<PathBuf>,
+    made: Vec<PathBuf>,
 }
 
 impl Files {
     fn of(project: &Project) -> Self {
         let mut roots = project.watch.clone();
         roots.push(project.dir.join(MANIFEST));
-        let made = project.build_command.as_ref().map(|_| project.source.clone());
-        let made = made.filter(|made| !roots.contains(made));
-        if project.build_command.is_none() {
-            roots.push(project.source.clone());
+        let sources = project.functions.iter().map(|function| function.source.clone());
+        let mut made: Vec<PathBuf> = Vec::new();
+        match project.build_command {
+            Some(_) => made.extend(sources.filter(|made| !roots.contains(made))),
+            None => roots.extend(sources),
         }
         Self { dir: project.dir.clone(), roots, made }
     }
@@ -116,7 +117,7 @@ impl Files {
         let mut files = BTreeMap::new();
         let mut rest = self.roots.clone();
         while let Some(path) = rest.pop() {
-            if self.made.as_ref() == Some(&path) {
+            if self.made.contains(&path) {
                 continue;
             }
             // Links to folders are not followed, so there is no way to walk in a circle.
@@ -168,16 +169,23 @@ fn difference(before: &BTreeMap<PathBuf, u64>, now: &BTreeMap<PathBuf, u64>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::project::ProjectFunction;
 
     fn project(dir: &Path, command: Option<&str>) -> Project {
         Project {
-            reuse: None,
             dir: dir.to_owned(),
             app: "a".parse().unwrap(),
+            environment: None,
             build_command: command.map(str::to_owned),
             watch: vec![dir.to_owned()],
-            function: "main".parse().unwrap(),
-            source: dir.join("a.wasm"),
+            domains: Vec::new(),
+            health: None,
+            functions: vec![ProjectFunction {
+                name: "main".parse().unwrap(),
+                source: dir.join("a.wasm"),
+                reuse: None,
+                settings: faas_api::Settings::default(),
+            }],
         }
     }
 

@@ -3,18 +3,19 @@
 use super::{deploy, logs, no_runtime, serve::StopSignals};
 use crate::{
     args,
-    artifact::{LocalArtifact, io_text},
+    artifact::io_text,
     build,
-    client::{self, Client, DeployOptions, LogQuery, LogStream},
+    client::{self, Client, LogQuery, LogStream},
     context::{Context, file_token},
     error::{CliError, Exit, Result},
     format,
     log_view::{LogView, Style},
     project::{MANIFEST, Project},
+    release::{Artifacts, Released, Wish, release},
     ui::{Loudness, Outcome, Ui},
     watch,
 };
-use faas_api::{AppName, Deployed};
+use faas_api::{AppName, Deployed, Manifest, manifest::NewVersion};
 use faas_runtime::{Config, Ready, Shutdown};
 use serde_json::{Value, json};
 use std::{
@@ -34,8 +35,8 @@ const USUAL_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 pub(crate) fn run(context: &Context, args: &args::Dev) -> Result<Outcome> {
     let project = match &args.project {
-        Some(dir) => Project::load(dir)?,
-        None => Project::find(Path::new("."))?,
+        Some(dir) => Project::load(dir, args.env.as_deref())?,
+        None => Project::find(Path::new("."), args.env.as_deref())?,
     };
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(no_runtime)?;
     let result = runtime.block_on(Box::pin(dev(&context.ui, project, args)));
@@ -118,6 +119,8 @@ struct Session<'a> {
     client: Client,
     project: Project,
     live: Option<Deployed>,
+    /// What `live` was made of.
+    manifest: Option<Manifest>,
     /// The app that was deployed last; its log is followed.
     app: latest::Sender<Option<AppName>>,
 }
@@ -133,7 +136,7 @@ impl<'a> Session<'a> {
         let client = Client::new(server, file_token(&ready.token_file))?;
         let silent = Ui::new("dev", ui.is_json(), Loudness::Quiet);
         let app = latest::Sender::new(None);
-        Ok(Self { ui, silent, client, project, live: None, app })
+        Ok(Self { ui, silent, client, project, live: None, manifest: None, app })
     }
 
     async fn run(self, once: bool) -> Result<()> {
@@ -165,7 +168,8 @@ impl<'a> Session<'a> {
             all.sort();
             all.dedup();
             if all.iter().any(|path| path.ends_with(MANIFEST)) {
-                match Project::load(&self.project.dir) {
+                let environment = self.project.environment.clone();
+                match Project::load(&self.project.dir, environment.as_deref()) {
                     Ok(project) => self.project = project,
                     Err(error) => {
                         self.complain(&error)?;
@@ -184,9 +188,9 @@ impl<'a> Session<'a> {
     /// Builds and deploys, telling each step.
     async fn first(&mut self) -> Result<()> {
         deploy::built(self.ui, &self.project).await?;
-        let local = self.read()?;
-        let deployed = self.upload(self.ui, local).await?;
-        self.went_live(deployed)
+        let (artifacts, manifest) = self.read()?;
+        let deployed = self.upload(self.ui, &artifacts, &manifest).await?;
+        self.went_live(deployed, manifest)
     }
 
     /// Builds and deploys after a change, telling all in one line.
@@ -204,8 +208,11 @@ impl<'a> Session<'a> {
             more => format!("{} files", more.len()),
         };
         let built = format!("changed {shown} → built {}", format::duration(started.elapsed()));
-        let local = self.read()?;
-        if let Some(live) = self.live.as_ref().filter(|live| self.is_same(live, &local)) {
+        let (artifacts, manifest) = self.read()?;
+        let same = |live: &&Deployed| {
+            live.app == self.project.app && self.manifest.as_ref() == Some(&manifest)
+        };
+        if let Some(live) = self.live.as_ref().filter(same) {
             self.ui.notice(&format!("{built} → the same, {} stays live", live.version));
             return match self.ui.is_json() {
                 true => self.ui.json_line(&event("unchanged", json!(live))),
@@ -213,17 +220,10 @@ impl<'a> Session<'a> {
             };
         }
         let started = Instant::now();
-        let deployed = self.upload(&self.silent, local).await?;
+        let deployed = self.upload(&self.silent, &artifacts, &manifest).await?;
         let took = format::duration(started.elapsed());
         self.ui.notice(&format!("{built} → {} live {took}", deployed.version));
-        self.went_live(deployed)
-    }
-
-    fn is_same(&self, live: &Deployed, local: &LocalArtifact) -> bool {
-        live.digest == local.artifact.digest
-            && live.app == self.project.app
-            && live.function == self.project.function
-            && live.reuse == self.project.reuse
+        self.went_live(deployed, manifest)
     }
 
     /// A path as the manifest would name it.
@@ -231,22 +231,34 @@ impl<'a> Session<'a> {
         path.strip_prefix(&self.project.dir).unwrap_or(path)
     }
 
-    fn read(&self) -> Result<LocalArtifact> {
-        let source = deploy::shorten(&self.project.source);
-        let local = LocalArtifact::read(&source)?;
-        local.unknown_kind(&source).map_or(Ok(local), Err)
+    fn read(&self) -> Result<(Artifacts, Manifest)> {
+        let artifacts = Artifacts::read(&self.project)?;
+        let manifest = deploy::wire(&self.project, &artifacts)?;
+        Ok((artifacts, manifest))
     }
 
-    async fn upload(&self, ui: &Ui, local: LocalArtifact) -> Result<Deployed> {
-        let function = Some(self.project.function.clone());
-        let reuse = self.project.reuse;
-        let options = DeployOptions { function, reuse, ..DeployOptions::default() };
-        deploy::upload(ui, &self.client, &self.project.app, &options, local)
-            .await
-            .map_err(|error| deploy::explain(error, &deploy::shorten(&self.project.source)))
+    async fn upload(
+        &self,
+        ui: &Ui,
+        artifacts: &Artifacts,
+        manifest: &Manifest,
+    ) -> Result<Deployed> {
+        let new = NewVersion {
+            manifest: manifest.clone(),
+            message: None,
+            activate: true,
+            canary: None,
+            dry_run: false,
+        };
+        let key = deploy::random_key()?;
+        let wish = Wish { artifacts, key: &key, patience: std::time::Duration::ZERO };
+        match release(ui, &self.client, &self.project.app, &new, &wish).await? {
+            Released::Deployed(deployed) => Ok(*deployed),
+            Released::Planned(_) => Err(CliError::failed("nothing was deployed")),
+        }
     }
 
-    fn went_live(&mut self, deployed: Deployed) -> Result<()> {
+    fn went_live(&mut self, deployed: Deployed, manifest: Manifest) -> Result<()> {
         self.app.send_replace(Some(deployed.app.clone()));
         let known = self.live.as_ref().is_some_and(|live| live.url == deployed.url);
         if self.ui.is_json() {
@@ -255,6 +267,7 @@ impl<'a> Session<'a> {
             self.ui.text(&format!("{}\n", deployed.url))?;
         }
         self.live = Some(deployed);
+        self.manifest = Some(manifest);
         Ok(())
     }
 

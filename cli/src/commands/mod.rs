@@ -1,16 +1,21 @@
 //! One file per verb. This one reads the command line, picks the verb, and reports its end.
 
+mod build;
+mod check;
 mod completions;
 mod delete;
-mod deploy;
+pub(crate) mod deploy;
 mod describe;
 #[cfg(feature = "serve")]
 mod dev;
+mod diff;
 mod inspect;
 mod invoke;
 mod list;
 mod logs;
 mod new;
+mod pin;
+mod promote;
 mod rollback;
 #[cfg(feature = "serve")]
 mod serve;
@@ -56,12 +61,18 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::New(args) => new::run(context, &args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Build(args) => block_on(build::run(context, &args)),
+        Verb::Diff(args) => block_on(diff::run(context, &args)),
         Verb::Deploy(args) => block_on(deploy::run(context, args)),
         Verb::Invoke(args) => block_on(invoke::run(context, args)),
         Verb::List => block_on(list::run(context)),
         Verb::Describe(args) => block_on(describe::run(context, &args)),
         Verb::Versions(args) => block_on(versions::run(context, &args)),
         Verb::Rollback(args) => block_on(rollback::run(context, &args)),
+        Verb::Promote(args) => block_on(promote::run(context, &args)),
+        Verb::Pin(args) => block_on(pin::run(context, &args, true)),
+        Verb::Unpin(args) => block_on(pin::run(context, &args, false)),
         Verb::Delete(args) => block_on(delete::run(context, &args)),
         Verb::Logs(args) => block_on(logs::run(context, args)),
     }

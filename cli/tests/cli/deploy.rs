@@ -4,8 +4,12 @@ use crate::{
     command::{CGI_WAT, Faas},
     server::{Reply, Request, Server},
 };
-use faas_api::{DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, ImportProblem, Kind, Traffic};
+use faas_api::{
+    DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, ImportProblem, Kind, Planned, Traffic,
+    manifest::NewVersion,
+};
 use serde_json::json;
+use std::{collections::BTreeSet, sync::Mutex};
 
 fn deployed(active: bool) -> Deployed {
     Deployed {
@@ -95,18 +99,112 @@ fn options_reach_the_server() {
     );
 }
 
+/// A server that has no artifact until it is sent.
+fn app_server() -> Server {
+    app_server_that_breaks(0)
+}
+
+/// The same, but so many of the artifacts do not arrive at first.
+fn app_server_that_breaks(times: usize) -> Server {
+    let state = Mutex::new((BTreeSet::new(), times));
+    Server::start(move |request: &Request| {
+        let (sent, left) = &mut *state.lock().unwrap();
+        if *left > 0 && request.method == "PUT" {
+            *left -= 1;
+            return Reply::cut_lines::<()>(&[]);
+        }
+        if let Some(digest) = request.line().strip_prefix("PUT /v1/blobs/") {
+            let digest: Digest = digest.parse().unwrap();
+            assert_eq!(digest, Digest::of(&request.body));
+            sent.insert(digest);
+            return Reply::json(&json!({ "digest": digest, "size": 1, "new": true }));
+        }
+        if request.line() == "GET /v1/apps/my-fn/versions" {
+            return Reply::error(ErrorCode::NotFound);
+        }
+        let new: NewVersion = serde_json::from_slice(&request.body).unwrap();
+        let mut missing = new.manifest.digests();
+        missing.retain(|digest| !sent.contains(digest));
+        match missing.is_empty() && !new.dry_run {
+            true => Reply::lines(&events(DeployEvent::Done(deployed(new.activate)))),
+            false => {
+                let planned = Planned { missing, dry_run: new.dry_run };
+                Reply::lines(&[DeployEvent::Planned(planned)])
+            }
+        }
+    })
+}
+
+const TWO: &str = "app.name = 'my-fn'\n[functions.api]\nsource = 'x.wat'\nroutes = ['/api/*']\n\
+                   [functions.web]\nsource = 'y.wat'\n";
+
+fn project(server: &Server) -> Faas {
+    let other = CGI_WAT.replace("(module", "(module (memory 1)");
+    Faas::with_server(&server.url())
+        .file("faas.toml", TWO)
+        .file("x.wat", CGI_WAT)
+        .file("y.wat", other)
+}
+
 #[test]
-fn a_project_by_its_manifest() {
-    let server = server();
-    let manifest = "app.name = 'my-fn'\nfunctions.api.source = 'x.wat'\n";
-    let faas = Faas::with_server(&server.url()).file("faas.toml", manifest).file("x.wat", CGI_WAT);
-    let document = faas.run(&["deploy", "-o", "json"]).exits(0).json();
-    assert_eq!(server.asked(), ["POST /v1/apps/my-fn/deploy?function=api"]);
+fn a_project_sends_what_is_missing_and_asks_again() {
+    let server = app_server();
+    let document = project(&server).run(&["deploy", "-o", "json", "-m", "first"]).exits(0).json();
     assert_eq!(document["ok"], json!(true));
     assert_eq!(document["command"], json!("deploy"));
     assert_eq!(document["data"]["version"], json!("v3"));
     assert_eq!(document["data"]["url"], json!("http://127.0.0.1:8080/my-fn/"));
     assert_eq!(document["warnings"], json!([]));
+    let asked = server.asked();
+    let (first, last) = (asked.first().unwrap(), asked.last().unwrap());
+    assert_eq!((first.as_str(), last), ("POST /v1/apps/my-fn/versions", first));
+    assert_eq!(asked.iter().filter(|line| line.starts_with("PUT /v1/blobs/")).count(), 2);
+    let requests = server.requests();
+    let keys: Vec<_> = requests.iter().filter_map(|r| r.header("idempotency-key")).collect();
+    assert!(matches!(keys.as_slice(), [a, b] if a == b), "{keys:?}");
+    let sent: NewVersion = serde_json::from_slice(&requests[0].body).unwrap();
+    assert_eq!(sent.message.as_deref(), Some("first"));
+    assert_eq!(sent.manifest.functions.len(), 2);
+    // The second time everything is there.
+    project(&server).run(&["deploy"]).exits(0);
+    assert_eq!(server.asked().len(), asked.len() + 1);
+}
+
+#[test]
+fn a_dry_run_shows_what_would_change() {
+    let server = app_server();
+    let output = project(&server).run(&["deploy", "--dry-run"]).exits(0);
+    assert!(output.stdout.contains("  api\n    + function "), "{output:?}");
+    assert!(output.stdout.contains("    + route      /api/*\n"), "{output:?}");
+    assert!(output.stdout.ends_with("2 artifacts to send; nothing was changed\n"), "{output:?}");
+    let document = project(&server).run(&["deploy", "--dry-run", "-o", "json"]).exits(0).json();
+    assert_eq!(document["data"]["dry_run"], json!(true));
+    assert_eq!(document["data"]["missing"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_canary_asks_for() {
+    let server = app_server();
+    let args = ["deploy", "--canary", "5%", "--sticky", "header:X-User", "--abort-above", "10%"];
+    project(&server).run(&args).exits(0);
+    let requests = server.requests();
+    let sent: NewVersion = serde_json::from_slice(&requests[0].body).unwrap();
+    let canary = sent.canary.unwrap();
+    assert_eq!((canary.percent, canary.abort_above_percent), (5, Some(10)));
+    assert_eq!(canary.sticky, Some(faas_api::Sticky::Header { name: "x-user".into() }));
+    for bad in [&["--canary", "0"][..], &["--canary", "100"], &["--sticky", "cookie"]] {
+        project(&server).run(&[&["deploy"], bad].concat()).exits(2);
+    }
+}
+
+#[test]
+fn a_server_that_goes_away_meanwhile_is_waited_for() {
+    let server = app_server_that_breaks(1);
+    let output = project(&server).run(&["deploy"]).exits(0);
+    assert!(output.stderr.contains("trying again"), "{output:?}");
+    assert_eq!(output.stdout, "http://127.0.0.1:8080/my-fn/\n");
+    let server = app_server_that_breaks(1000);
+    project(&server).run(&["deploy", "--timeout", "0"]).exits(6);
 }
 
 fn unknown_import() -> ErrorBody {
