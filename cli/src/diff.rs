@@ -31,9 +31,9 @@ impl Change {
     pub(crate) fn line(&self) -> String {
         let note = if self.widens { "   (new)" } else { "" };
         match (&self.from, &self.to) {
-            (None, Some(to)) => format!("+ {:<10} {to}{note}", self.key),
-            (Some(from), None) => format!("- {:<10} {from}", self.key),
-            (Some(from), Some(to)) => format!("~ {:<10} {from} → {to}{note}", self.key),
+            (None, Some(to)) => format!("+ {:<12} {to}{note}", self.key),
+            (Some(from), None) => format!("- {:<12} {from}", self.key),
+            (Some(from), Some(to)) => format!("~ {:<12} {from} → {to}{note}", self.key),
             (None, None) => format!("~ {}", self.key),
         }
     }
@@ -104,6 +104,11 @@ impl Differences<'_> {
         self.sets("route", routes(before_settings), routes(after_settings), false);
         let text = |settings: &Settings| settings.private.then(|| "yes".to_owned());
         self.add("private", text(before_settings), text(after_settings), false);
+        let strip =
+            |settings: &Settings| Some(if settings.strip_prefix { "yes" } else { "no" }.to_owned());
+        if before.is_some() {
+            self.add("strip_prefix", strip(before_settings), strip(after_settings), false);
+        }
         let hosts = |settings: &Settings| {
             settings.grants.outbound.iter().map(ToString::to_string).collect::<Vec<String>>()
         };
@@ -243,9 +248,10 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "  api\n    ~ code       {old} → {new}\n    + route      /v2\n    \
-                 + outbound   https://api.stripe.com   (new)\n    + secret     STRIPE_KEY   (new)\n    \
-                 + memory     64 MiB\n  web\n    + function   {web}\n"
+                "  api\n    ~ code         {old} → {new}\n    + route        /v2\n    \
+                 + outbound     https://api.stripe.com   (new)\n    \
+                 + secret       STRIPE_KEY   (new)\n    \
+                 + memory       64 MiB\n  web\n    + function     {web}\n"
             )
         );
         assert_eq!(found.iter().filter(|change| change.widens).count(), 2);
@@ -256,7 +262,7 @@ mod tests {
         let mut before = settings();
         before.auth = Auth::Key;
         let open = changes(Some(&live(before.clone())), &wanted(&[("api", b"1", settings())]));
-        assert_eq!(to_text(&open), "  api\n    ~ auth       key → public   (new)\n");
+        assert_eq!(to_text(&open), "  api\n    ~ auth         key → public   (new)\n");
         let gone = changes(Some(&live(before)), &wanted(&[("web", b"3", settings())]));
         assert!(to_text(&gone).contains("  api\n    - function "));
         assert!(

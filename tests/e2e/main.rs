@@ -10,6 +10,7 @@
 
 mod admin;
 mod admission;
+mod apps;
 mod bad_input;
 mod cli;
 mod crash;
@@ -29,6 +30,7 @@ mod previews;
 mod residency;
 mod restart;
 mod reuse;
+mod rollout;
 mod shutdown;
 mod start;
 mod streaming;

@@ -9,6 +9,8 @@
 //! | [`Metrics`] | what `/metrics` says |
 //! | [`process`] | what the kernel says of a process |
 //! | [`swap`] | swap for a moment, and memory that is forced out |
+//! | [`load`] | an open-loop client |
+//! | [`Project`] | a folder with a manifest |
 //! | [`artifacts`] | Wasm to deploy |
 //!
 //! Tests run side by side: ports are free ones, folders are temporary, nothing leaves loopback.
@@ -26,10 +28,12 @@ pub mod artifacts;
 mod cli;
 mod http1;
 pub mod hyper_client;
+pub mod load;
 mod metrics;
 mod node;
 mod poll;
 pub mod process;
+mod project;
 pub mod swap;
 
 pub use cli::{Cli, Output, faas_binary};
@@ -37,3 +41,4 @@ pub use http1::{Answer, Connection, Request};
 pub use metrics::Metrics;
 pub use node::Node;
 pub use poll::{block_on, eventually, holds};
+pub use project::Project;

@@ -14,9 +14,11 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
     let now = Timestamp::now();
     let mut table = Table::new(["VERSION", "LIVE", "CREATED", "BY", "MESSAGE", "SIZE"]);
     for version in &list.versions {
-        let live = match version.live_percent {
-            0 => String::new(),
-            percent => format!("{percent} %"),
+        let live = match (version.live_percent, version.pinned) {
+            (0, false) => String::new(),
+            (0, true) => "pinned".to_owned(),
+            (percent, false) => format!("{percent} %"),
+            (percent, true) => format!("{percent} %, pinned"),
         };
         let message = version.message.as_deref().unwrap_or_default();
         table.row([

@@ -175,7 +175,7 @@ fn a_dry_run_shows_what_would_change() {
     let server = app_server();
     let output = project(&server).run(&["deploy", "--dry-run"]).exits(0);
     assert!(output.stdout.contains("  api\n    + function "), "{output:?}");
-    assert!(output.stdout.contains("    + route      /api/*\n"), "{output:?}");
+    assert!(output.stdout.contains("    + route        /api/*\n"), "{output:?}");
     assert!(output.stdout.ends_with("2 artifacts to send; nothing was changed\n"), "{output:?}");
     let document = project(&server).run(&["deploy", "--dry-run", "-o", "json"]).exits(0).json();
     assert_eq!(document["data"]["dry_run"], json!(true));

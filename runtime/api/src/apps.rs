@@ -216,7 +216,8 @@ impl Traffic {
         }
         let mut shares = stable.scaled_to(100_u8.saturating_sub(percent));
         shares.push(TrafficShare { version: canary.version, percent });
-        Self { shares, sticky: sticky.or(stable.sticky), canary: Some(canary) }
+        let sticky = sticky.or_else(|| self.sticky.clone());
+        Self { shares, sticky, canary: Some(canary) }
     }
 
     /// This traffic without the version on trial: the others share what it had.
