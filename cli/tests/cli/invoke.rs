@@ -15,7 +15,7 @@ fn server(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server 
             Reply::json(&App {
                 name: "hello".parse().unwrap(),
                 urls: vec![format!("http://{host}/hello/")],
-                traffic: Traffic::split(Vec::new()),
+                traffic: Traffic::of(Vec::new()),
                 aborted: None,
                 functions: Vec::new(),
                 versions: 1,

@@ -21,7 +21,7 @@ fn shares(shares: &[(u32, u8)]) -> Traffic {
         version: version(*number),
         percent: *percent,
     };
-    Traffic::split(shares.iter().map(share).collect())
+    Traffic::of(shares.iter().map(share).collect())
 }
 
 fn functions() -> Vec<Function> {

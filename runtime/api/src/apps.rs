@@ -199,11 +199,11 @@ pub struct Aborted {
 impl Traffic {
     /// All traffic to one version.
     pub fn all_to(version: VersionId) -> Self {
-        Self::split(vec![TrafficShare { version, percent: 100 }])
+        Self::of(vec![TrafficShare { version, percent: 100 }])
     }
 
     /// Traffic in these shares, each request drawn anew.
-    pub fn split(shares: Vec<TrafficShare>) -> Self {
+    pub fn of(shares: Vec<TrafficShare>) -> Self {
         Self { shares, sticky: None, canary: None }
     }
 

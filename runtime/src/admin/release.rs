@@ -15,8 +15,8 @@ use super::{
 use crate::deploy::{AppDeploy, Outcome};
 use axum::{
     body::HttpBody as _,
-    extract::Request,
-    http::{Extensions, HeaderMap, StatusCode},
+    extract::{FromRequest as _, Request},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use faas_api::{DeployEvent, Deployed, Planned, Stored, manifest::NewVersion};
@@ -47,12 +47,12 @@ pub(super) async fn create(
     principal: Principal,
     AppPath(app): AppPath,
     _: NoQuery,
-    (headers, extensions): (HeaderMap, Extensions),
-    Json(mut new): Json<NewVersion, MAX_MANIFEST_BYTES>,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let under_way = begin(&api)?;
+    let (headers, id) = (request.headers().clone(), extract::request_id(request.extensions())?);
+    let Json(mut new) = Json::<NewVersion, MAX_MANIFEST_BYTES>::from_request(request, &api).await?;
     new.message = message(new.message)?;
-    let id = extract::request_id(&extensions)?;
     let created_by = principal.name.to_owned();
     let key = idempotency_key(&headers)?;
     let (progress, mut events) = mpsc::unbounded_channel();

@@ -109,7 +109,7 @@ impl AppRecord {
             created_at: now,
             updated_at: now,
             next_version: 1,
-            traffic: Traffic::split(Vec::new()),
+            traffic: Traffic::of(Vec::new()),
             versions: Vec::new(),
             pinned: BTreeSet::new(),
             aborted: None,
@@ -293,8 +293,7 @@ mod tests {
         record.add(new_version(true), 20, now);
         record.add(new_version(true), 20, now);
         let share = |version, percent| TrafficShare { version: VersionId::new(version), percent };
-        let check =
-            |shares: &[TrafficShare]| record.check_traffic(&Traffic::split(shares.to_vec()));
+        let check = |shares: &[TrafficShare]| record.check_traffic(&Traffic::of(shares.to_vec()));
         assert_eq!(check(&[share(1, 100)]), Ok(()));
         assert_eq!(check(&[share(1, 10), share(2, 90)]), Ok(()));
         assert_eq!(check(&[share(3, 100)]), Err(TrafficError::NoSuchVersion(VersionId::new(3))));
@@ -309,7 +308,7 @@ mod tests {
         }
         let canary = |version, shares: &[TrafficShare]| {
             let canary = Canary { version: VersionId::new(version), abort_above_percent: 2 };
-            let traffic = Traffic { canary: Some(canary), ..Traffic::split(shares.to_vec()) };
+            let traffic = Traffic { canary: Some(canary), ..Traffic::of(shares.to_vec()) };
             record.check_traffic(&traffic)
         };
         assert_eq!(canary(2, &[share(1, 95), share(2, 5)]), Ok(()));
