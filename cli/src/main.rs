@@ -23,6 +23,8 @@ mod format;
 mod log_view;
 mod ndjson;
 mod project;
+#[cfg(test)]
+mod reference;
 mod release;
 mod ui;
 #[cfg(feature = "serve")]

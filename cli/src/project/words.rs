@@ -23,7 +23,7 @@ impl FromStr for Length {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no time; write `500ms`, `10s` or `5m`");
+        let wrong = || format!("`{text}` is no duration; write `500ms`, `10s` or `5m`");
         let duration: SignedDuration = text.parse().map_err(|_| wrong())?;
         u64::try_from(duration.as_millis()).map(Self).map_err(|_| wrong())
     }
