@@ -39,8 +39,12 @@ fn the_manifest() {
     for (title, name) in sections {
         let section = &schema["$defs"][name];
         write!(page, "\n## `{title}`\n\n| key | value | meaning |\n|---|---|---|\n").unwrap();
-        let required: Vec<&str> =
-            section["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = section["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         for (key, about) in section["properties"].as_object().unwrap() {
             let needed = if required.contains(&key.as_str()) { ", required" } else { "" };
             let text = about["description"].as_str().unwrap_or_default().replace('\n', " ");

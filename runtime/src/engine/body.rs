@@ -89,6 +89,8 @@ struct Streaming {
     begun: Pieces,
     /// A frame that came after the data which is handed out now.
     next: Option<Frame<Bytes>>,
+    /// Whether the body has ended; it is not asked again.
+    over: bool,
 }
 
 impl GuestBody {
@@ -101,7 +103,7 @@ impl GuestBody {
     /// another body on.
     pub(super) fn streaming(begun: Pieces, body: WasiBody, guest: Option<Guest>) -> Self {
         let outcome = guest.is_none().then_some(Ok(()));
-        let streaming = Streaming { body, guest, outcome, begun, next: None };
+        let streaming = Streaming { body, guest, outcome, begun, next: None, over: false };
         Self(State::Streaming(Box::new(streaming)))
     }
 }
@@ -172,10 +174,19 @@ impl Streaming {
         if let Some(frame) = self.next.take() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        let first = match Pin::new(&mut self.body).poll_frame(cx) {
+        let polled = match self.over {
+            true => Poll::Ready(None),
+            false => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        let first = match polled {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(self.failure(&error)))),
-            // A guest that failed may leave a body that looks complete.
+            // A guest that failed may leave a body that looks complete. One that ends on another
+            // thread wakes us when it has.
+            Poll::Ready(None) if self.guest.as_ref().is_some_and(Guest::is_ending) => {
+                self.over = true;
+                return Poll::Pending;
+            }
             Poll::Ready(None) => return Poll::Ready(self.take_failure().map(Err)),
             Poll::Pending => {
                 return match self.take_failure() {

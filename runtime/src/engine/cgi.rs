@@ -47,6 +47,7 @@ where
     let body = body.map_err(|error| io::Error::other(error.to_string())).boxed_unsync();
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let writer = Arc::new(Mutex::new(Writer {
+        slot: head.clone(),
         block: BytesMut::new(),
         body: Some((head, receiver)),
         sender: Some(sender),
@@ -259,6 +260,7 @@ impl AsyncRead for Stdin {
 pub(super) struct Output(Arc<Mutex<Writer>>);
 
 struct Writer {
+    slot: HeadSlot,
     /// What came before the end of the header block.
     block: BytesMut,
     /// Where the response goes once its head is complete; taken then.
@@ -276,6 +278,7 @@ impl Output {
     /// The program ended: what that means for a response that may not have begun.
     pub(super) fn end(self, outcome: Result<(), InvokeError>) -> Result<(), InvokeError> {
         self.with(|writer| {
+            writer.slot.ends();
             writer.sender = None;
             if let Some(error) = writer.error.take() {
                 return Err(error);
@@ -516,6 +519,7 @@ mod tests {
         let head = HeadSlot::default();
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let mut writer = Writer {
+            slot: HeadSlot::default(),
             block: BytesMut::new(),
             body: Some((head.clone(), receiver)),
             sender: Some(sender),

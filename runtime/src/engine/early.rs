@@ -10,6 +10,7 @@ use super::{
 };
 use http::{HeaderMap, HeaderValue, header};
 use http_body::Body;
+use http_body_util::{BodyExt as _, Empty};
 use std::{
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -60,6 +61,11 @@ pub(super) fn finish(
                 && guest.poll(&mut cx)?.is_pending()
             {
                 guest.head_sent();
+                if guest.is_ending() {
+                    // How, is not known yet.
+                    let nothing = Empty::new().map_err(|never| match never {}).boxed_unsync();
+                    return Ok(GuestBody::streaming(early.data.joined(), nothing, Some(guest)));
+                }
                 guest.finish_in_background();
             }
             return Ok(early.complete(headers));

@@ -33,6 +33,7 @@ pub(super) struct HeadSlot(Arc<Mutex<Slot>>);
 struct Slot {
     head: Option<Head>,
     reader: Option<Waker>,
+    ending: bool,
 }
 
 /// The head of a response with a body to come, or why there is none.
@@ -48,6 +49,16 @@ impl HeadSlot {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// The guest is about to end. Said before anything of its response is closed: on another thread
+    /// a body that breaks off would look complete until it is known how the guest ended.
+    pub(super) fn ends(&self) {
+        self.lock().ending = true;
+    }
+
+    fn is_ending(&self) -> bool {
+        self.lock().ending
     }
 
     /// Takes the head, if it is there.
@@ -128,6 +139,11 @@ impl Guest {
     /// Takes the head of the response, if it is there.
     pub(super) fn take_head(&self) -> Option<Head> {
         self.head.take()
+    }
+
+    /// Whether it will end in a moment, and what its response looks like says nothing before that.
+    pub(super) fn is_ending(&self) -> bool {
+        self.head.is_ending()
     }
 
     /// Runs the guest until it waits or ends.

@@ -180,11 +180,15 @@ impl Ground {
     {
         let Instance { store, exports, served, .. } = &mut instance;
         *served += 1;
+        let slot = head.clone();
         let outcome = match exports {
             Exports::Http02(proxy) => http_02(store, proxy, request, head).await,
             Exports::Http03(service) => http_03(store, service, request, head).await,
         };
-        outcome.map_err(|error| guest_error(&error, store.data().budget.refused()))?;
+        outcome.map_err(|error| {
+            slot.ends();
+            guest_error(&error, store.data().budget.refused())
+        })?;
         self.waiting.served(&program, instance);
         Ok(())
     }
