@@ -93,6 +93,12 @@ pub(crate) enum Verb {
     Delete(App),
     /// Show what an app's functions wrote and which requests they got
     Logs(Logs),
+    /// Show what functions used: requests, CPU time, memory, bytes
+    Usage(Usage),
+    /// Save a whole node, while it serves, into one file
+    Backup(Backup),
+    /// Make a data directory of a backup
+    Restore(Restore),
     /// Show what a .wasm or .wat file is, imports and exports
     Inspect(Inspect),
     /// Print a completion script for a shell
@@ -120,6 +126,9 @@ impl Verb {
             Self::Unpin(_) => "unpin",
             Self::Delete(_) => "delete",
             Self::Logs(_) => "logs",
+            Self::Usage(_) => "usage",
+            Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
             Self::Inspect(_) => "inspect",
             Self::Completions(_) => "completions",
         }
@@ -367,6 +376,43 @@ pub(crate) struct Logs {
     /// Only lines of one request
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Usage {
+    /// The app (default: every app, also those that were deleted)
+    pub(crate) app: Option<AppName>,
+    /// Since then: how long ago (`24h`, `7d`), a date (UTC), or a time (RFC 3339) (default: 24h)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Until then, in the same forms (default: now)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Whether a row is an hour (UTC), a day (UTC), or all of the time
+    #[arg(long, value_parser = ["hour", "day", "total"], default_value = "total")]
+    pub(crate) by: String,
+    /// What a row is about (default: apps; functions where an app is named)
+    #[arg(long, value_parser = ["app", "function", "version"])]
+    pub(crate) group: Option<String>,
+    /// Rows as comma-separated values, for spreadsheets and bills
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to make, or `-` for standard output; it holds the node's secrets
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// A file that `faas backup` made, or `-` for standard input
+    pub(crate) file: PathBuf,
+    /// The data directory to make; it must not exist or be empty
+    /// (default: $XDG_DATA_HOME/faas or ~/.local/share/faas)
+    #[arg(long, env = "FAAS_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

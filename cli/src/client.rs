@@ -7,7 +7,8 @@ use crate::{
 use bytes::Bytes;
 use faas_api::{
     App, AppList, AppName, DeployEvent, Digest, ErrorCode, FunctionName, ImportProblem, Reuse,
-    Stored, Traffic, VersionId, VersionList, apps::TrafficChanged, manifest::NewVersion,
+    Stored, Traffic, UsageReport, VersionId, VersionList, apps::TrafficChanged,
+    manifest::NewVersion,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -25,6 +26,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a deploy may go without a byte in either direction. The server speaks up while it
 /// compiles.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server may take to copy its databases.
+const COPY_TIMEOUT: Duration = Duration::from_secs(600);
 const UPLOAD_CHUNK: usize = 64 * 1024;
 
 /// A server's address, checked.
@@ -243,6 +246,30 @@ impl Client {
         Ok(LogStream { client: self, lines: Lines::new(response, idle) })
     }
 
+    /// What functions used, of one app or of all.
+    pub(crate) async fn usage(
+        &self,
+        app: Option<&AppName>,
+        query: &[(&str, String)],
+    ) -> Result<UsageReport> {
+        let path = match app {
+            Some(app) => format!("/v1/apps/{app}/usage"),
+            None => "/v1/usage".to_owned(),
+        };
+        self.json(self.request(Method::GET, &path, query).timeout(CALL_TIMEOUT)).await
+    }
+
+    /// A backup of the whole node, as it is written.
+    pub(crate) async fn backup(&self) -> Result<Download<'_>> {
+        let request = self.request(Method::GET, "/v1/backup", &[]);
+        // Before its first byte a server copies its databases.
+        let sent = tokio::time::timeout(COPY_TIMEOUT, request.send()).await;
+        let response = sent
+            .map_err(|_elapsed| self.silent(COPY_TIMEOUT))?
+            .map_err(|error| self.broken(&error))?;
+        Ok(Download { client: self, response: self.accept(response).await? })
+    }
+
     fn request(&self, method: Method, path: &str, query: &[(&str, String)]) -> RequestBuilder {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
@@ -445,6 +472,21 @@ impl Deploying<'_> {
 
 fn read<T: DeserializeOwned>(client: &Client, line: Value) -> Result<T> {
     serde_json::from_value(line).map_err(|error| client.unexpected(&error.to_string()))
+}
+
+/// Bytes that a server sends.
+pub(crate) struct Download<'a> {
+    client: &'a Client,
+    response: Response,
+}
+
+impl Download<'_> {
+    /// The next bytes; nothing once the server has said all.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let next = tokio::time::timeout(IDLE_TIMEOUT, self.response.chunk()).await;
+        let next = next.map_err(|_elapsed| self.client.silent(IDLE_TIMEOUT))?;
+        next.map_err(|error| self.client.broken(&error))
+    }
 }
 
 /// Lines of a log.

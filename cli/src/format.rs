@@ -59,6 +59,41 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// A share of a whole: `0 %`, `0.02 %`, `12 %`.
+pub(crate) fn share(part: u64, whole: u64) -> String {
+    let percent = part as f64 * 100.0 / (whole as f64).max(1.0);
+    match percent {
+        p if p <= 0.0 => "0 %".to_owned(),
+        p if p < 0.01 => "< 0.01 %".to_owned(),
+        p if p < 9.95 => format!("{} %", significant(p)),
+        p => format!("{p:.0} %"),
+    }
+}
+
+/// Seconds of work, of which there may be many: `0.4 ms`, `1.9 s`, `612 s`, `4,210 s`.
+pub(crate) fn work(ms: f64) -> String {
+    if ms < 99_950.0 { milliseconds(ms) } else { format!("{} s", count((ms / 1000.0) as u64)) }
+}
+
+/// Memory times time: `0.0012 GB-s`, `3.5 GB-s`, `1,204 GB-s`.
+pub(crate) fn memory_time(gb_s: f64) -> String {
+    match gb_s {
+        0.0 => "0 GB-s".to_owned(),
+        few if few < 9.95 => format!("{} GB-s", significant(few)),
+        many => format!("{} GB-s", count(many.round() as u64)),
+    }
+}
+
+/// Two digits that say something, from a number below 10.
+fn significant(value: f64) -> String {
+    let places = if value <= 0.0 { 0.0 } else { (1.0 - value.log10().floor()).clamp(1.0, 6.0) };
+    let text = format!("{value:.0$}", places as usize);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// `1 version`, `3 versions`.
 pub(crate) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -134,6 +169,16 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
+    /// A table whose columns are only known now.
+    pub(crate) fn of(header: Vec<String>) -> Self {
+        Self { rows: vec![header] }
+    }
+
+    /// A row of such a table.
+    pub(crate) fn push(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
     /// The lines of the table, the header first.
     pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -207,6 +252,37 @@ mod tests {
         assert_eq!(count(1_204_331), "1,204,331");
         assert_eq!(counted(1, "version"), "1 version");
         assert_eq!(counted(1024, "instance"), "1,024 instances");
+    }
+
+    #[test]
+    fn what_is_billed() {
+        let shares = [
+            ((0, 0), "0 %"),
+            ((0, 10), "0 %"),
+            ((1, 1_000_000), "< 0.01 %"),
+            ((240, 1_204_331), "0.02 %"),
+            ((1, 30), "3.3 %"),
+            ((1, 8), "12 %"),
+            ((7, 7), "100 %"),
+        ];
+        for ((part, whole), text) in shares {
+            assert_eq!(share(part, whole), text);
+        }
+        for (ms, text) in [(0.4, "0.4 ms"), (1_900.0, "1.9 s"), (612_400.0, "612 s")] {
+            assert_eq!(work(ms), text);
+        }
+        assert_eq!(work(4_210_000.0), "4,210 s");
+        for (gb_s, text) in [
+            (0.0, "0 GB-s"),
+            (0.000_000_2, "0 GB-s"),
+            (0.001_234, "0.0012 GB-s"),
+            (0.5, "0.5 GB-s"),
+            (3.46, "3.5 GB-s"),
+            (88.2, "88 GB-s"),
+            (1_204.0, "1,204 GB-s"),
+        ] {
+            assert_eq!(memory_time(gb_s), text);
+        }
     }
 
     #[test]

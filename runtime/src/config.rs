@@ -8,7 +8,7 @@ pub use crate::{
     engine::{EngineConfig, Isolation, Limits, Maxima},
     functions::DeployConfig,
     ingress::{AccessLog, IngressConfig},
-    telemetry::LogConfig,
+    telemetry::{LogConfig, usage::UsageConfig},
 };
 
 /// Every setting of a node. `config.toml` at the repository's root shows each with its default.
@@ -31,6 +31,8 @@ pub struct Config {
     pub deploy: DeployConfig,
     /// The node's own log.
     pub log: LogConfig,
+    /// What functions used, to be billed.
+    pub usage: UsageConfig,
 }
 
 /// Why the settings cannot be used. The text names the file and what to write instead.

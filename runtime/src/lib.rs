@@ -5,9 +5,11 @@
 //! | [`run`] | the one verb: starts a node and serves until it is told to stop |
 //! | [`Config`] | every setting of a node |
 //! | [`Shutdown`] | how a node is told to stop |
+//! | [`restore`] | makes a data directory of a backup |
 //! | [`compile_worker`] | the entry of the compile process |
 
 mod admin;
+mod backup;
 mod clock;
 pub mod config;
 mod deploy;
@@ -21,6 +23,7 @@ mod shutdown;
 mod storage;
 mod telemetry;
 
+pub use backup::{RestoreError, Restored, restore};
 pub use config::Config;
 pub use node::{Ready, RunError, compile_worker, run};
 pub use shutdown::Shutdown;

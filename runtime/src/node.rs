@@ -3,17 +3,18 @@
 use crate::{
     Config, Shutdown,
     admin::{Admin, AdminParts, AdminToken, Readiness},
+    backup::Backup,
     config::ConfigError,
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
     ingress::{Ingress, IngressParts},
     storage::{
-        Blobs, Registry,
+        Blobs, Registry, UsageStore,
         data_dir::{DataDir, DataDirError},
         embedded,
     },
-    telemetry::{self, guest_logs::GuestLogs, metrics::Metrics},
+    telemetry::{self, guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
@@ -113,6 +114,10 @@ pub async fn run(
         let functions = node.functions.clone();
         async move { canary::watch(&functions).await }
     });
+    let keep_usage = tokio::spawn({
+        let (usage, config) = (node.usage.clone(), config.usage.clone());
+        async move { usage.run(config).await }
+    });
     let sweep = tokio::spawn({
         let deployer = node.deployer.clone();
         async move {
@@ -139,10 +144,11 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    for task in [follow, sweep, tend, trials] {
+    for task in [follow, sweep, tend, trials, keep_usage] {
         task.abort();
         let _ = task.await;
     }
+    node.usage.flush().await;
     drop(node);
     Ok(())
 }
@@ -158,6 +164,7 @@ struct Node {
     ingress: Arc<Ingress>,
     logs: Arc<GuestLogs>,
     metrics: Arc<Metrics>,
+    usage: Arc<UsageKeeper>,
     addresses: Addresses,
 }
 
@@ -165,9 +172,12 @@ impl Node {
     async fn open(config: &Config, ingress: SocketAddr) -> Result<Self, RunError> {
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
-        let registry: Arc<dyn Registry> = Arc::new(registry);
+        let registry = Arc::new(registry);
+        let usage_store: Arc<dyn UsageStore> = registry.clone();
+        let registry: Arc<dyn Registry> = registry;
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
+        let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
         let logs = Arc::new(GuestLogs::counted(config.log.function_lines, metrics.clone()));
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);
         tracing::info!(pool = %plan, code = %plan.capacity, "sized for this machine");
@@ -227,6 +237,7 @@ impl Node {
             ingress,
             logs,
             metrics,
+            usage,
             addresses,
         })
     }
@@ -237,6 +248,8 @@ impl Node {
             deployer: self.deployer.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),
+            usage: self.usage.clone(),
+            backup: Arc::new(Backup::new(self.data_dir.path(), self.deployer.clone())),
             addresses: self.addresses.clone(),
             token: AdminToken::new(self.data_dir.token()),
             readiness,

@@ -11,6 +11,7 @@
 mod admin;
 mod admission;
 mod apps;
+mod backup;
 mod bad_input;
 mod cli;
 mod crash;
@@ -31,7 +32,9 @@ mod residency;
 mod restart;
 mod reuse;
 mod rollout;
+mod service;
 mod shutdown;
 mod start;
 mod streaming;
 mod swap;
+mod usage;

@@ -66,7 +66,7 @@ const LEVELS: [&[&str]; 6] = [
     &["storage", "telemetry", "shutdown", "clock", "request_id"],
     &["host"],
     &["engine", "functions"],
-    &["deploy"],
+    &["deploy", "backup"],
     &["ingress", "admin"],
     &["node", "config", "lib"],
 ];

@@ -1,5 +1,6 @@
 //! One file per verb. This one reads the command line, picks the verb, and reports its end.
 
+mod backup;
 mod build;
 mod check;
 mod completions;
@@ -16,9 +17,12 @@ mod logs;
 mod new;
 mod pin;
 mod promote;
+#[cfg(feature = "serve")]
+mod restore;
 mod rollback;
 #[cfg(feature = "serve")]
 mod serve;
+mod usage;
 mod versions;
 
 use crate::{
@@ -55,9 +59,14 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Serve(args) => serve::run(context, args),
         #[cfg(feature = "serve")]
         Verb::Dev(args) => dev::run(context, &args),
+        #[cfg(feature = "serve")]
+        Verb::Restore(args) => block_on(restore::run(context, args)),
         #[cfg(not(feature = "serve"))]
-        Verb::Serve(_) | Verb::Dev(_) => Err(CliError::usage("this `faas` is only a client")
-            .hint("install it with its default features to serve functions")),
+        Verb::Serve(_) | Verb::Dev(_) | Verb::Restore(_) => {
+            Err(CliError::usage("this `faas` is only a client")
+                .hint("install it with its default features to serve functions"))
+        }
+        Verb::Backup(args) => block_on(backup::run(context, &args)),
         Verb::New(args) => new::run(context, &args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Completions(args) => completions::run(&args),
@@ -75,6 +84,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Unpin(args) => block_on(pin::run(context, &args, false)),
         Verb::Delete(args) => block_on(delete::run(context, &args)),
         Verb::Logs(args) => block_on(logs::run(context, args)),
+        Verb::Usage(args) => block_on(usage::run(context, args)),
     }
 }
 

@@ -20,6 +20,8 @@ mod logs;
 #[cfg(test)]
 mod manage;
 #[cfg(test)]
+mod metering;
+#[cfg(test)]
 mod new;
 #[cfg(test)]
 mod project;

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod manifest;
 pub mod names;
 pub mod routes;
+pub mod usage;
 
 pub use apps::{
     Aborted, App, AppList, AppSummary, Canary, Function, Reuse, Sticky, Traffic, TrafficShare,
@@ -26,3 +27,4 @@ pub use logs::{LogLine, LogSource};
 pub use manifest::{FunctionSpec, Manifest, Settings};
 pub use names::{AppName, Domain, FunctionName, NameError, VarName, VersionId};
 pub use routes::{Route, RouteError, Segment};
+pub use usage::{Usage, UsageBy, UsageGroup, UsageReport, UsageRow};

@@ -8,11 +8,13 @@
 //! | `auth`, `origin` | who asks, and from where |
 //! | `extract` | paths, queries and bodies become types, or an error that says why not |
 //! | `error` | the only place that makes an error's response |
-//! | `deploy`, `release`, `apps`, `versions`, `traffic`, `logs`, `observe` | the endpoints |
+//! | `deploy`, `release`, `apps`, `versions`, `traffic` | endpoints of apps |
+//! | `logs`, `usage`, `backup`, `observe` | endpoints of the node |
 //! | `openapi` | the description of all this, generated from the endpoints |
 
 mod apps;
 mod auth;
+mod backup;
 mod deploy;
 mod error;
 mod extract;
@@ -27,16 +29,18 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod usage;
 mod versions;
 
 pub(crate) use auth::AdminToken;
+pub(crate) use backup::Backups;
 pub(crate) use deploy::Deploys;
 pub(crate) use readiness::Readiness;
 
 use crate::{
     Shutdown,
     functions::{Functions, address::Addresses},
-    telemetry::{guest_logs::GuestLogs, metrics::Metrics},
+    telemetry::{guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
 };
 use axum::middleware::from_fn;
 use bytes::Bytes;
@@ -79,6 +83,10 @@ pub(crate) struct AdminParts {
     pub(crate) logs: Arc<GuestLogs>,
     /// The node's metrics.
     pub(crate) metrics: Arc<Metrics>,
+    /// What functions used.
+    pub(crate) usage: Arc<UsageKeeper>,
+    /// Who takes backups; a [`crate::backup::Backup`] outside of tests.
+    pub(crate) backup: Arc<dyn Backups>,
     /// Where apps answer.
     pub(crate) addresses: Addresses,
     /// The token that may do everything.
@@ -137,13 +145,16 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(versions::activate))
         .routes(routes!(traffic::put))
         .routes(routes!(logs::read))
+        .routes(routes!(usage::of_node))
+        .routes(routes!(usage::of_app))
         .routes(routes!(openapi::document))
         .routes(routes!(observe::metrics))
         .routes(routes!(observe::livez))
         .routes(routes!(observe::readyz))
-        // What stands above has to answer in time; an upload takes the time it takes.
+        // What stands above has to answer in time; an upload and a copy take the time they take.
         .layer(from_fn(move |request, next| gate::in_time(limit, request, next)))
         .routes(routes!(deploy::deploy))
         .routes(routes!(release::create))
         .routes(routes!(release::put_blob))
+        .routes(routes!(backup::take))
 }

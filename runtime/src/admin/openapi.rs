@@ -46,6 +46,7 @@ pub(super) fn describe() -> Bytes {
     tags(
         (name = "apps", description = "Apps, their deploys and their logs."),
         (name = "versions", description = "Versions, and which of them are live."),
+        (name = "usage", description = "What functions used, to be billed."),
         (name = "observe", description = "The node itself."),
     ),
     components(schemas(ErrorBody, ErrorCode, ImportProblem)),
@@ -183,6 +184,12 @@ problems! {
         Overloaded, StorageFull;
     /// What takes a JSON body besides.
     JsonBody: RequestTimeout, BodyTooLarge, UnsupportedMediaType, Unprocessable, InvalidName;
+    /// What copies the whole node.
+    TakeBackup: Conflict, StorageFull;
+    /// What tells usage.
+    UsageRead: Unprocessable;
+    /// What tells the usage of an app.
+    AppUsageRead: InvalidName, Unprocessable;
     /// What makes an app if there is none.
     AppWrite: BadRequest, Unauthorized, Forbidden, Conflict, RouteConflict, Manifest,
         LimitAboveMaximum, MissingSecret, Unhealthy, InvalidName, InvalidWasm, Precompiled,

@@ -6,7 +6,7 @@ use super::{
         DeployError, bad_manifest, internal, not_an_artifact, not_compiled, nothing_to_run,
         too_large,
     },
-    uploads::{Hold, Uploads},
+    uploads::{Hold, SweepPause, Uploads},
 };
 use crate::{
     engine::{Engine, Limits, Maxima},
@@ -541,6 +541,12 @@ impl Deployer {
         let forgotten = forgotten.await.map_err(|error| internal(error.to_string()))?;
         forgotten.map_err(|error| internal(error.to_string()))?;
         Ok(made)
+    }
+
+    /// From now on no artifact is removed, until what this returns is dropped; then somebody has
+    /// to sweep.
+    pub(crate) async fn pause_sweeps(&self) -> SweepPause {
+        self.uploads.pause().await
     }
 
     /// Removes what no kept version and no deploy under way refers to. Returns how many artifacts.

@@ -19,3 +19,4 @@ pub(crate) use deployer::{
     AppDeploy, DeployRequest, Deployer, DeployerParts, Outcome, Progress, Upload,
 };
 pub(crate) use refused::DeployError;
+pub(crate) use uploads::SweepPause;

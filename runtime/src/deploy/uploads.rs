@@ -29,11 +29,24 @@ pub(super) struct Uploads {
     held: Mutex<HashMap<Digest, usize>>,
     /// Taken while an artifact gets its name, and while names are swept.
     naming: tokio::sync::Mutex<()>,
+    /// Read by sweeps, written by whoever needs that there are none.
+    sweeping: Arc<tokio::sync::RwLock<()>>,
+}
+
+/// Nothing is swept while this lives.
+pub(crate) struct SweepPause {
+    _guard: tokio::sync::OwnedRwLockWriteGuard<()>,
 }
 
 impl Uploads {
     pub(super) fn new(blobs: Arc<dyn Blobs>, registry: Arc<dyn Registry>) -> Self {
-        Self { blobs, registry, held: Mutex::default(), naming: tokio::sync::Mutex::default() }
+        Self {
+            blobs,
+            registry,
+            held: Mutex::default(),
+            naming: tokio::sync::Mutex::default(),
+            sweeping: Arc::default(),
+        }
     }
 
     pub(super) fn blobs(&self) -> &dyn Blobs {
@@ -101,6 +114,10 @@ impl Uploads {
         functions: &Functions,
         engine: &Engine,
     ) -> Result<usize, super::DeployError> {
+        // Whoever paused sweeps sweeps afterwards.
+        let Ok(_sweeping) = self.sweeping.try_read() else {
+            return Ok(0);
+        };
         let _naming = self.naming.lock().await;
         let stored = self.blobs.list().await?;
         // The held ones first: a deploy lets go only after its version is written, so what is not
@@ -121,6 +138,12 @@ impl Uploads {
             }
         }
         Ok(removed)
+    }
+
+    /// From now on no blob is removed, until what this returns is dropped; then somebody has to
+    /// sweep.
+    pub(super) async fn pause(&self) -> SweepPause {
+        SweepPause { _guard: self.sweeping.clone().write_owned().await }
     }
 
     /// The blobs that still wait for their deploy; notes of those that waited too long are removed.

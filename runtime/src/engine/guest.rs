@@ -123,6 +123,9 @@ impl Guest {
         running: Running,
     ) -> Self {
         let Started { future, head, runs_here } = started;
+        if !runs_here {
+            call.meter.begins();
+        }
         Self {
             work: if runs_here { Work::Here(future) } else { Work::Stays(future) },
             head,
@@ -226,10 +229,25 @@ impl Guest {
         });
     }
 
+    /// Whether it has ended by itself.
+    fn is_over(&self) -> bool {
+        matches!(self.work, Work::Over)
+    }
+
     fn limit(&self) -> Duration {
         let limits = self.program.limits();
         let whole = Duration::from_millis(limits.wall_ms);
         if self.head_sent { whole } else { Duration::from_millis(limits.first_byte_ms).min(whole) }
+    }
+}
+
+impl Drop for Guest {
+    /// However it ends, what it used is billed.
+    fn drop(&mut self) {
+        let is_over = self.is_over();
+        // A guest that is cancelled has used what it has used.
+        self.work = Work::Over;
+        self.program.metrics().bill(&self.call.meter.bill(is_over));
     }
 }
 

@@ -94,6 +94,32 @@ impl From<StorageError> for FunctionsError {
     }
 }
 
+/// What a registry's apps need.
+pub(crate) struct Needed {
+    /// Every artifact that some kept version refers to.
+    pub(crate) digests: HashSet<Digest>,
+    /// How many apps there are.
+    pub(crate) apps: usize,
+}
+
+/// What the apps in a registry need, without a node around it.
+///
+/// # Errors
+/// When the registry cannot be read, or holds something that is not an app.
+pub(crate) async fn artifacts_in(
+    registry: &dyn Registry,
+    blobs: &dyn Blobs,
+) -> Result<Needed, FunctionsError> {
+    let (docs, _) = registry.list(APPS).await?;
+    let mut digests = HashSet::new();
+    for (key, doc) in &docs {
+        let mut record = decode(key, &doc.body)?;
+        fill(blobs, &mut record).await?;
+        digests.extend(record.digests());
+    }
+    Ok(Needed { digests, apps: docs.len() })
+}
+
 /// The apps of a node.
 pub(crate) struct Functions {
     registry: Arc<dyn Registry>,
@@ -330,14 +356,7 @@ impl Functions {
 
     /// Every artifact that some kept version refers to.
     pub(crate) async fn digests(&self) -> Result<HashSet<Digest>, FunctionsError> {
-        let (docs, _) = self.registry.list(APPS).await?;
-        let mut digests = HashSet::new();
-        for (key, doc) in docs {
-            let mut record = decode(&key, &doc.body)?;
-            self.fill(&mut record).await?;
-            digests.extend(record.digests());
-        }
-        Ok(digests)
+        Ok(artifacts_in(&*self.registry, &*self.blobs).await?.digests)
     }
 
     /// Every artifact that some kept version refers to with its kind, once each, those that are
@@ -379,19 +398,8 @@ impl Functions {
         Ok(Some((record, rev)))
     }
 
-    /// Reads the functions of versions that have too many of them for the app's document.
     async fn fill(&self, record: &mut AppRecord) -> Result<(), FunctionsError> {
-        for version in &mut record.versions {
-            let (Some(digest), true) = (version.functions_at, version.functions.is_empty()) else {
-                continue;
-            };
-            let damaged = |why: String| StorageError::Damaged(format!("blob {digest}: {why}"));
-            let blob = self.blobs.get(&digest).await?;
-            let blob = blob.ok_or_else(|| damaged("it is gone".to_owned()))?;
-            version.functions =
-                serde_json::from_slice(&blob).map_err(|error| damaged(error.to_string()))?;
-        }
-        Ok(())
+        fill(&*self.blobs, record).await
     }
 
     async fn write(
@@ -437,6 +445,21 @@ impl Functions {
         self.snapshot.store(Arc::new(builder.rebuild(&current, records)?));
         Ok(rev)
     }
+}
+
+/// Reads the functions of versions that have too many of them for the app's document.
+async fn fill(blobs: &dyn Blobs, record: &mut AppRecord) -> Result<(), FunctionsError> {
+    for version in &mut record.versions {
+        let (Some(digest), true) = (version.functions_at, version.functions.is_empty()) else {
+            continue;
+        };
+        let damaged = |why: String| StorageError::Damaged(format!("blob {digest}: {why}"));
+        let blob = blobs.get(&digest).await?;
+        let blob = blob.ok_or_else(|| damaged("it is gone".to_owned()))?;
+        version.functions =
+            serde_json::from_slice(&blob).map_err(|error| damaged(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// What a deploy changed.

@@ -1,5 +1,6 @@
 //! What one instance may use, and what it has used.
 
+use crate::telemetry::usage::Bill;
 use std::{
     fmt,
     sync::{
@@ -23,6 +24,13 @@ pub(crate) struct Meter {
     /// When the poll that runs now began, in nanoseconds since `epoch`; 0 between polls.
     polling_since_ns: AtomicU64,
     memory_peak: AtomicU64,
+    /// When the guest was first polled and when its last poll ended, as above; 0 before.
+    began_ns: AtomicU64,
+    ended_ns: AtomicU64,
+    /// Its part of the memory of an instance that serves several calls at once, times the time it
+    /// was held, in MiB-nanoseconds.
+    shared_memory: AtomicU64,
+    outbound: AtomicU64,
 }
 
 impl Default for Meter {
@@ -39,6 +47,10 @@ impl Meter {
             cpu_ns: AtomicU64::new(0),
             polling_since_ns: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
+            began_ns: AtomicU64::new(0),
+            ended_ns: AtomicU64::new(0),
+            shared_memory: AtomicU64::new(0),
+            outbound: AtomicU64::new(0),
         }
     }
 
@@ -65,13 +77,63 @@ impl Meter {
         self.memory_peak.fetch_max(memory, Relaxed);
     }
 
+    /// The guest begins now, where its polls are counted elsewhere.
+    pub(crate) fn begins(&self) {
+        self.began_ns.store(self.now_ns(), Relaxed);
+    }
+
+    /// Whether a guest ran, or began to, for this call.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.began_ns.load(Relaxed) > 0
+    }
+
+    /// Counts memory that it held, as its part of an instance that others share.
+    pub(crate) fn holds(&self, bytes: u64, time: Duration) {
+        self.shared_memory.fetch_add(mib_ns(bytes, time.as_nanos()), Relaxed);
+    }
+
+    /// Counts a request that the guest sends.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no grant lets a guest send requests yet"))]
+    pub(crate) fn sends(&self) {
+        self.outbound.fetch_add(1, Relaxed);
+    }
+
+    /// What the call has used. `is_over` is whether its guest has ended by itself: then it held its
+    /// memory until its last poll, and else until now.
+    pub(crate) fn bill(&self, is_over: bool) -> Bill {
+        let memory_peak = self.memory_peak();
+        let memory_mib_ns = match self.shared_memory.load(Relaxed) {
+            0 => mib_ns(memory_peak, self.lived_ns(is_over).into()),
+            shared => shared,
+        };
+        let outbound = self.outbound.load(Relaxed);
+        Bill { cpu: self.cpu_now(), memory_peak, memory_mib_ns, outbound }
+    }
+
+    fn lived_ns(&self, is_over: bool) -> u64 {
+        let began = match self.began_ns.load(Relaxed) {
+            0 => return 0,
+            began => began,
+        };
+        let ended = match self.ended_ns.load(Relaxed) {
+            ended if is_over && ended > 0 => ended,
+            _ => self.now_ns(),
+        };
+        ended.saturating_sub(began)
+    }
+
     /// Runs one poll of the guest, and counts its time. Tells that, too.
     pub(crate) fn count<R>(&self, poll: impl FnOnce() -> R) -> (R, Duration) {
         let since = self.now_ns();
         self.polling_since_ns.store(since, Relaxed);
+        if self.began_ns.load(Relaxed) == 0 {
+            self.began_ns.store(since, Relaxed);
+        }
         let result = poll();
         self.polling_since_ns.store(0, Relaxed);
-        let took = self.now_ns().saturating_sub(since);
+        let until = self.now_ns();
+        self.ended_ns.store(until, Relaxed);
+        let took = until.saturating_sub(since);
         self.cpu_ns.fetch_add(took, Relaxed);
         (result, Duration::from_nanos(took))
     }
@@ -92,6 +154,11 @@ impl Meter {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
+}
+
+/// Bytes that were held for so many nanoseconds, in MiB-nanoseconds.
+fn mib_ns(bytes: u64, ns: u128) -> u64 {
+    u64::try_from((u128::from(bytes) * ns) >> 20).unwrap_or(u64::MAX)
 }
 
 /// The memory that all instances of a node share.
@@ -297,6 +364,29 @@ mod tests {
         assert!(!budget.memory_growing(40, 41, None).unwrap());
         assert!(budget.refused().unwrap().contains("memory_bytes"));
         assert_eq!(budget.meter.memory_peak(), 100);
+    }
+
+    #[test]
+    fn a_bill_has_the_memory_for_as_long_as_the_guest_lived() {
+        let meter = Meter::default();
+        assert!(!meter.has_begun());
+        assert_eq!(meter.bill(true), Bill::default());
+        meter.add(Duration::ZERO, 3 << 20);
+        let lived = Instant::now();
+        meter.count(|| std::thread::sleep(Duration::from_millis(2)));
+        let lived = lived.elapsed();
+        assert!(meter.has_begun());
+        std::thread::sleep(Duration::from_millis(20));
+        meter.sends();
+        let bill = meter.bill(true);
+        assert_eq!((bill.memory_peak, bill.outbound), (3 << 20, 1));
+        let mib_ns = u128::from(bill.memory_mib_ns);
+        assert!((3 * 2_000_000..=3 * lived.as_nanos()).contains(&mib_ns), "{bill:?}");
+        // One that is cancelled has held it until now.
+        assert!(meter.bill(false).memory_mib_ns > 3 * 22_000_000);
+        // A part of an instance that others share is counted by that instance.
+        meter.holds(1 << 20, Duration::from_nanos(7));
+        assert_eq!(meter.bill(true).memory_mib_ns, 7);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl WasiHttpHooks for Hooks {
         2 * CHUNK_BYTES
     }
 
+    // Whoever lets a request through counts it: `Meter::sends`.
     fn send_request(
         &mut self,
         _request: Request<WasiBody>,

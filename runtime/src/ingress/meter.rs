@@ -211,9 +211,12 @@ impl<F: Function> Ticket<F> {
         function.answered(self.status);
         let (mut cpu, mut memory_bytes) = (Duration::ZERO, 0);
         match &self.meter {
+            // The guest has counted that itself, when it ended.
             Some(meter) => {
                 (cpu, memory_bytes) = (meter.cpu(), meter.memory_peak());
-                metrics.usage(cpu, memory_bytes);
+                if meter.has_begun() {
+                    metrics.invoked(self.flow.as_ref().map_or(0, |flow| flow.bytes()), self.sent);
+                }
             }
             // It was refused before the function ran.
             None => {

@@ -83,6 +83,11 @@ impl DataDir {
         let node_key = open_secret(&path.join("node.key"), new_key, parse_key)?;
         let cache = path.join("cache");
         create_private_dir(&cache).map_err(io_error("create", &cache))?;
+        if forbids_code(&cache).map_err(io_error("look at", &cache))? {
+            let problem = "is mounted `noexec`, and functions' native code is mapped from it: mount \
+                           it with `exec`";
+            return Err(unusable(&path, problem.into()));
+        }
         Ok(Self { path, is_new, token_file, token, node_key, _lock: lock })
     }
 
@@ -125,6 +130,11 @@ impl fmt::Debug for DataDir {
             .field("is_new", &self.is_new)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether nothing on this file system may be executed, nor mapped to be.
+fn forbids_code(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statvfs(path)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
 }
 
 /// Makes the directory unless it exists, and says whether it did.
@@ -324,6 +334,27 @@ mod tests {
         let first = DataDir::open(&link).unwrap();
         assert!(matches!(DataDir::open(&real), Err(DataDirError::InUse(_))));
         drop(first);
+    }
+
+    #[test]
+    fn a_file_system_that_forbids_code_is_noticed() {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut known = [false; 2];
+        for line in mounts.lines() {
+            let mut words = line.split(' ');
+            let (Some(path), Some(options)) = (words.nth(1), words.nth(1)) else {
+                panic!("{line}")
+            };
+            let covered =
+                mounts.lines().filter(|line| line.split(' ').nth(1) == Some(path)).count();
+            let Ok(found) = forbids_code(Path::new(path)) else { continue };
+            if covered == 1 {
+                let said = options.split(',').any(|option| option == "noexec");
+                assert_eq!(found, said, "{line}");
+                known[usize::from(said)] = true;
+            }
+        }
+        assert!(known[0], "some file system lets programs run: this one does");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Random bytes, for secrets and for names nobody can guess.
-pub(super) fn random<const N: usize>() -> Result<[u8; N], StorageError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], StorageError> {
     let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Ok(bytes),
@@ -43,7 +43,7 @@ pub(super) fn size_of(path: &Path) -> Result<Option<u64>, StorageError> {
 }
 
 /// Says what could not be done to which path, and tells a full disk from everything else.
-pub(super) fn failed(doing: &str, path: &Path, error: &io::Error) -> StorageError {
+pub(crate) fn failed(doing: &str, path: &Path, error: &io::Error) -> StorageError {
     let text = format!("cannot {doing} `{}`: {error}", path.display());
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StorageError::Full(text),
@@ -52,7 +52,7 @@ pub(super) fn failed(doing: &str, path: &Path, error: &io::Error) -> StorageErro
 }
 
 /// Makes a directory that only this user can enter, and says whether it was missing.
-pub(super) fn create_private_dir(path: &Path) -> io::Result<bool> {
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
@@ -62,12 +62,12 @@ pub(super) fn create_private_dir(path: &Path) -> io::Result<bool> {
 
 /// Opens a new file that only this user can read. That it exists already is an error, so nobody
 /// can have put a link or a file with looser permissions in its place.
-pub(super) fn create_private_file(path: &Path) -> io::Result<File> {
+pub(crate) fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes the names in a directory durable: a rename or a new file is only safe after this.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

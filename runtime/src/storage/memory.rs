@@ -1,11 +1,13 @@
-//! Both traits in memory: what they mean, in the fewest words. Every other implementation is
+//! The traits in memory: what they mean, in the fewest words. Every other implementation is
 //! compared with this one.
 
 use super::{
-    BlobWriter, Blobs, Change, Doc, DocKey, Expect, Registry, Rev, StorageError,
+    BlobWriter, Blobs, Change, Doc, DocKey, Expect, Registry, Rev, StorageError, UsageKey,
+    UsageQuery, UsageStore, Used,
     feed::Feed,
     files::{blocking, failed, lock, write_private_file},
     registry::check_size,
+    usage::{Hour, SumKey, Sums},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,6 +86,41 @@ impl Registry for MemoryRegistry {
     ) -> Result<mpsc::Receiver<Change>, StorageError> {
         let head = lock(&self.state).head;
         Ok(self.feed.watch(prefix, (after <= head).then_some(after)))
+    }
+}
+
+/// Usage in a map; gone with the process.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryUsage {
+    rows: Mutex<BTreeMap<UsageKey, Used>>,
+}
+
+#[async_trait]
+impl UsageStore for MemoryUsage {
+    async fn add(&self, rows: Vec<(UsageKey, Used)>) -> Result<(), StorageError> {
+        let mut stored = lock(&self.rows);
+        for (key, used) in rows {
+            stored.entry(key).or_default().add(&used);
+        }
+        Ok(())
+    }
+
+    async fn sum(&self, query: UsageQuery) -> Result<Option<Vec<(SumKey, Used)>>, StorageError> {
+        let stored = lock(&self.rows);
+        let mut sums = Sums::new(&query);
+        let is_asked = |key: &UsageKey| {
+            query.hours.contains(&key.hour) && query.app.as_ref().is_none_or(|app| *app == key.app)
+        };
+        let mut asked = stored.iter().filter(|(key, _)| is_asked(key));
+        let fits = asked.all(|(key, used)| sums.take(key.clone(), used));
+        Ok(fits.then(|| sums.done()))
+    }
+
+    async fn forget(&self, before: Hour) -> Result<u64, StorageError> {
+        let mut stored = lock(&self.rows);
+        let count = stored.len();
+        stored.retain(|key, _| key.hour >= before);
+        Ok((count - stored.len()) as u64)
     }
 }
 

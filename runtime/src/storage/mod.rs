@@ -4,8 +4,9 @@
 //! |---|---|
 //! | [`registry`] | `trait Registry`: small documents with revisions – what is deployed |
 //! | [`blobs`] | `trait Blobs`: artifacts by digest |
-//! | `memory` | both in memory: the executable specification, and what unit tests use |
-//! | [`embedded`] | both on this machine's disk: SQLite and files – the default |
+//! | [`usage`] | `trait UsageStore`: what functions used, hour by hour |
+//! | `memory` | all in memory: the executable specification, and what unit tests use |
+//! | [`embedded`] | all on this machine's disk: SQLite and files – the default |
 //! | [`data_dir`] | the data directory: its lock, its keys |
 //! | [`feed`] | how both implementations tell watchers of changes |
 //! | [`files`] | private files, durable names, threads that may wait |
@@ -20,13 +21,15 @@ mod conformance;
 pub(crate) mod data_dir;
 pub(crate) mod embedded;
 mod feed;
-mod files;
+pub(crate) mod files;
 #[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod registry;
+pub(crate) mod usage;
 
 pub(crate) use blobs::{BlobWriter, Blobs};
 pub(crate) use registry::{Change, Doc, DocKey, Expect, Registry, Rev};
+pub(crate) use usage::{UsageKey, UsageQuery, UsageStore, Used};
 
 /// Why the storage could not do what it was asked. Callers turn it into a code; its text goes to
 /// the log, never to a client.

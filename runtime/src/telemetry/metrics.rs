@@ -1,13 +1,14 @@
 //! Every metric of a node: name, help, labels. Labels are only app, function, version, code class
 //! and reason – never text that a client or a guest chose.
 
+use super::usage::{Bill, Counters, Ledger};
 use faas_api::{AppName, FunctionName, VersionId};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
     core::{AtomicF64, GenericCounter, GenericCounterVec},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Bounds of `faas_request_duration_seconds`: half a millisecond to a minute.
 const REQUEST_SECONDS: &[f64] = &[
@@ -31,6 +32,8 @@ type SecondsCounterVec = GenericCounterVec<AtomicF64>;
 #[derive(Clone)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// What is billed.
+    pub(crate) ledger: Arc<Ledger>,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     cold_starts: IntCounterVec,
@@ -67,6 +70,7 @@ pub(crate) struct FunctionMetrics {
     memory_peak: IntGauge,
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
+    usage: Arc<Counters>,
     app: AppName,
     function: FunctionName,
 }
@@ -166,6 +170,7 @@ impl Metrics {
                 "Native code that was not what this node wrote, and was rebuilt",
             )?,
             registry: registry.clone(),
+            ledger: Arc::default(),
         };
         let build = gauges(r, "faas_build_info", "The build, as a label", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -181,6 +186,7 @@ impl Metrics {
         function: &FunctionName,
         version: VersionId,
     ) -> FunctionMetrics {
+        let usage = self.ledger.open(app, function, version);
         let version = version.to_string();
         let labels = [app.as_str(), function.as_str()];
         let class = |code: &str| {
@@ -195,6 +201,7 @@ impl Metrics {
             memory_peak: self.memory_peak.with_label_values(&labels),
             guest_failures: self.guest_failures.clone(),
             rejected: self.rejected.clone(),
+            usage,
             app: app.clone(),
             function: function.clone(),
         }
@@ -253,10 +260,17 @@ impl FunctionMetrics {
         self.seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts what a call used.
-    pub(crate) fn usage(&self, cpu: Duration, memory_peak: u64) {
-        self.cpu_seconds.inc_by(cpu.as_secs_f64());
-        let memory_peak = i64::try_from(memory_peak).unwrap_or(i64::MAX);
+    /// Counts a request that the function ran for, once it has ended, with the bytes of its body
+    /// and of its answer's.
+    pub(crate) fn invoked(&self, bytes_in: u64, bytes_out: u64) {
+        self.usage.request(bytes_in, bytes_out);
+    }
+
+    /// Counts what a call used, once its guest has ended.
+    pub(crate) fn bill(&self, bill: &Bill) {
+        self.usage.bill(bill);
+        self.cpu_seconds.inc_by(bill.cpu.as_secs_f64());
+        let memory_peak = i64::try_from(bill.memory_peak).unwrap_or(i64::MAX);
         if memory_peak > self.memory_peak.get() {
             self.memory_peak.set(memory_peak);
         }
@@ -269,6 +283,7 @@ impl FunctionMetrics {
 
     /// Counts a call that failed by the function's fault.
     pub(crate) fn failure(&self, reason: &str) {
+        self.usage.failure();
         self.guest_failures
             .with_label_values(&[self.app.as_str(), self.function.as_str(), reason])
             .inc();
@@ -368,7 +383,8 @@ mod tests {
         let version = VersionId::new(3);
         let handles = metrics.function(&app, &function, version);
         handles.request(204, Duration::from_millis(2));
-        handles.usage(Duration::from_millis(1), 65536);
+        let cpu = Duration::from_millis(1);
+        handles.bill(&Bill { cpu, memory_peak: 65536, ..Bill::default() });
         metrics.unrouted(404, "not_found");
         let text = metrics.render().unwrap();
         assert!(

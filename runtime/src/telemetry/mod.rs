@@ -1,8 +1,9 @@
-//! What the node says of itself: metrics, its own log, and the logs of functions.
+//! What the node says of itself: metrics, usage, its own log, and the logs of functions.
 
 pub(crate) mod guest_logs;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod usage;
 
 use serde::{Deserialize, Serialize};
 

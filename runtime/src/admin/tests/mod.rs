@@ -3,12 +3,15 @@
 
 mod access;
 mod apps;
+mod backup;
 mod deploy;
 mod logs;
+mod usage;
 mod wire;
 
 use super::{gate::Gate, *};
 use crate::{
+    backup::{BackupError, Pieces},
     deploy::{AppDeploy, DeployError, DeployRequest, Outcome, Progress, Upload},
     engine::{Engine, EngineConfig, EngineParts, Limits, Maxima, PoolPlan},
     functions::{
@@ -18,7 +21,7 @@ use crate::{
     },
     storage::{
         Change, Doc, DocKey, Expect, Registry, Rev, StorageError,
-        memory::{MemoryBlobs, MemoryRegistry},
+        memory::{MemoryBlobs, MemoryRegistry, MemoryUsage},
     },
 };
 use async_trait::async_trait;
@@ -196,6 +199,19 @@ impl Deploys for Pretender {
     }
 }
 
+/// Backups that a test writes.
+#[derive(Default)]
+struct Shelf {
+    next: Mutex<Option<Result<Pieces, BackupError>>>,
+}
+
+#[async_trait]
+impl Backups for Shelf {
+    async fn begin(&self) -> Result<Pieces, BackupError> {
+        self.next.lock().unwrap().take().unwrap()
+    }
+}
+
 fn function_of(name: &str, digest: Digest) -> Function {
     Function {
         name: name.parse().unwrap(),
@@ -234,6 +250,8 @@ struct Node {
     shutdown: Shutdown,
     spec: Value,
     metrics: Arc<Metrics>,
+    usage: Arc<UsageKeeper>,
+    shelf: Arc<Shelf>,
     addresses: Addresses,
     config: AdminConfig,
     patience: Patience,
@@ -284,6 +302,8 @@ impl Node {
             readiness,
             shutdown: Shutdown::new(),
             spec: serde_json::from_slice(&openapi::describe()).unwrap(),
+            usage: UsageKeeper::new(metrics.ledger.clone(), Arc::new(MemoryUsage::default())),
+            shelf: Arc::default(),
             metrics,
             addresses,
             config: AdminConfig::default(),
@@ -298,6 +318,8 @@ impl Node {
             deployer: self.deployer.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),
+            usage: self.usage.clone(),
+            backup: self.shelf.clone(),
             addresses: self.addresses.clone(),
             token: AdminToken::new(TOKEN),
             readiness: self.readiness.clone(),

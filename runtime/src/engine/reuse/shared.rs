@@ -74,6 +74,8 @@ struct State {
     left: u32,
     /// CPU time that was used while no request was in it.
     loose: Duration,
+    /// When a request last came or left.
+    since: Instant,
 }
 
 /// A request on its way to the guest.
@@ -111,6 +113,7 @@ impl Shared {
                 running: Vec::new(),
                 left: reuse.requests,
                 loose: Duration::ZERO,
+                since: Instant::now(),
             }),
             failure: OnceLock::new(),
             failed: CancellationToken::new(),
@@ -136,6 +139,7 @@ impl Shared {
         if state.jobs.is_none() || state.left == 0 || is_full {
             return None;
         }
+        state.share_memory(self.meter.memory_peak());
         state.left -= 1;
         state.loose = Duration::ZERO;
         state.running.push(meter.clone());
@@ -157,6 +161,7 @@ impl Shared {
 
     fn leave(&self, seat: &Seat) {
         let mut state = lock(&self.state);
+        state.share_memory(self.meter.memory_peak());
         let place = state.running.iter().position(|meter| Arc::ptr_eq(meter, &seat.meter));
         if let Some(place) = place {
             state.running.swap_remove(place);
@@ -208,6 +213,16 @@ impl Shared {
 }
 
 impl State {
+    /// Counts the memory that its requests have held since there were as many, in equal parts.
+    fn share_memory(&mut self, bytes: u64) {
+        let now = Instant::now();
+        let time = now.duration_since(std::mem::replace(&mut self.since, now));
+        let part = bytes / (self.running.len() as u64).max(1);
+        for meter in &self.running {
+            meter.holds(part, time);
+        }
+    }
+
     fn close_if_done(&mut self) {
         if self.left == 0 && self.running.is_empty() {
             self.jobs = None;

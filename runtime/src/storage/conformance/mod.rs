@@ -4,11 +4,12 @@
 mod blobs;
 mod model;
 mod registry;
+mod usage;
 mod watch;
 
 use super::{
-    Blobs, Change, Doc, DocKey, Registry, Rev,
-    memory::{MemoryBlobs, MemoryRegistry},
+    Blobs, Change, Doc, DocKey, Registry, Rev, UsageStore,
+    memory::{MemoryBlobs, MemoryRegistry, MemoryUsage},
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Subject {
     registry: Arc<dyn Registry>,
     blobs: Arc<dyn Blobs>,
+    usage: Arc<dyn UsageStore>,
     /// Removed at the end.
     _dir: Option<TempDir>,
 }
@@ -29,13 +31,16 @@ struct Subject {
 impl Subject {
     async fn memory() -> Self {
         let (registry, blobs) = (MemoryRegistry::default(), MemoryBlobs::default());
-        Self { registry: Arc::new(registry), blobs: Arc::new(blobs), _dir: None }
+        let usage = Arc::new(MemoryUsage::default());
+        Self { registry: Arc::new(registry), blobs: Arc::new(blobs), usage, _dir: None }
     }
 
     async fn embedded() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (registry, blobs) = super::embedded::open(dir.path()).await.unwrap();
-        Self { registry: Arc::new(registry), blobs: Arc::new(blobs), _dir: Some(dir) }
+        let registry = Arc::new(registry);
+        let usage = registry.clone();
+        Self { registry, blobs: Arc::new(blobs), usage, _dir: Some(dir) }
     }
 }
 
@@ -78,6 +83,14 @@ suite!(memory embedded; {
         b3_an_unfinished_blob_leaves_nothing
         b4_removing_is_idempotent
         b5_a_blob_can_be_read_by_name;
+    usage:
+        u1_what_is_added_is_summed
+        u2_sums_divide_as_asked
+        u3_hours_and_apps_are_chosen
+        u4_too_many_sums_are_none
+        u5_the_old_is_forgotten
+        u6_nothing_wraps
+        u7_concurrent_additions_all_count;
 });
 
 fn key(text: &str) -> DocKey {

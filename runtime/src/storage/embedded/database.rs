@@ -19,7 +19,8 @@ const APPLICATION_ID: i32 = i32::from_be_bytes(*b"faas");
 
 /// The schema, as numbered steps: `PRAGMA user_version` says how many a file has seen. A step
 /// that was released is never edited; a change is a new step, and steps only add.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE doc (
         key  TEXT PRIMARY KEY NOT NULL,
         rev  INTEGER NOT NULL,
@@ -32,7 +33,25 @@ const MIGRATIONS: &[&str] = &["
         rev INTEGER NOT NULL
     ) STRICT;
     INSERT INTO head (id, rev) VALUES (1, 0);
-"];
+",
+    "
+    CREATE TABLE usage (
+        -- Since 1970.
+        hour          INTEGER NOT NULL,
+        app           TEXT NOT NULL,
+        function      TEXT NOT NULL,
+        version       INTEGER NOT NULL,
+        requests      INTEGER NOT NULL,
+        failures      INTEGER NOT NULL,
+        cpu_ns        INTEGER NOT NULL,
+        memory_mib_ns INTEGER NOT NULL,
+        bytes_in      INTEGER NOT NULL,
+        bytes_out     INTEGER NOT NULL,
+        outbound      INTEGER NOT NULL,
+        PRIMARY KEY (hour, app, function, version)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// How long to wait for somebody who looks at the file with another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,6 +153,21 @@ pub(super) fn open_writer(path: &Path, may_begin: bool) -> Result<Connection, St
 pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     connect(path, flags)
+}
+
+/// Copies a database, as it is at one moment, into a file that is not there yet. Others may write
+/// to it meanwhile. Blocks.
+pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), StorageError> {
+    // SQLite takes an empty file for none, and keeps its permissions.
+    create_private_file(to).map_err(|error| failed("create", to, &error))?;
+    let name = to.to_str().ok_or_else(|| {
+        StorageError::Failed(format!("`{}` is no name that SQLite can use", to.display()))
+    })?;
+    let copied = open_reader(from).and_then(|connection| {
+        connection.execute("VACUUM INTO ?1", [name])?;
+        Ok(())
+    });
+    copied.map_err(|fault| fault.explain(from))
 }
 
 /// How many pages the log holds that the database does not have yet; `None` without a log.
@@ -256,6 +290,6 @@ mod tests {
     fn a_released_step_is_never_edited() {
         let steps: Vec<_> =
             MIGRATIONS.iter().map(|sql| Digest::of(sql.as_bytes()).short()).collect();
-        assert_eq!(steps, ["bab7744e6ec1"]);
+        assert_eq!(steps, ["bab7744e6ec1", "7399acb1851d"]);
     }
 }

@@ -9,6 +9,7 @@
 //! | [`database`] | opening, checking and migrating an SQLite file; what its errors mean |
 //! | [`wal`] | whether SQLite's log was damaged, which SQLite takes for its end |
 //! | [`blobs`] | `Blobs` as files named by their digest |
+//! | [`usage`] | `UsageStore` over a table of `state.db` |
 
 mod blobs;
 mod database;
@@ -17,10 +18,12 @@ mod readers;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod wal;
 mod writer;
 
 pub(crate) use blobs::EmbeddedBlobs;
+pub(crate) use database::copy_database;
 pub(crate) use registry::EmbeddedRegistry;
 
 use super::{StorageError, files::blocking};

@@ -38,6 +38,16 @@ impl EmbeddedRegistry {
         let writer = Writer::new(path.clone(), connection, Arc::clone(&feed));
         Ok(Self { readers: Readers::new(path), writer: WriterThread::start(writer)?, feed })
     }
+
+    /// What writes to the file, for the other tables in it.
+    pub(super) fn writer(&self) -> &WriterThread {
+        &self.writer
+    }
+
+    /// What reads from the file.
+    pub(super) fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
 }
 
 #[async_trait]

@@ -214,7 +214,7 @@ async fn a_newer_schema_is_refused_and_kept() {
     set(9);
     let Some(StorageError::Failed(text)) = open(dir.path()).await.err() else { panic!() };
     assert!(text.contains("schema 9") && text.contains("newer server"), "{text}");
-    set(1);
+    set(2);
     let (registry, _) = open(dir.path()).await.unwrap();
     assert_eq!(registry.list("").await.unwrap(), state);
 }

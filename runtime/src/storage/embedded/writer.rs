@@ -5,9 +5,11 @@
 
 use super::{
     database::{Fault, keep_log, move_log, waiting_pages},
-    documents,
+    documents, usage,
 };
-use crate::storage::{Change, Doc, DocKey, Expect, Rev, StorageError, feed::Feed};
+use crate::storage::{
+    Change, Doc, DocKey, Expect, Rev, StorageError, UsageKey, Used, feed::Feed, usage::Hour,
+};
 use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
 use std::{
@@ -40,10 +42,28 @@ pub(super) struct Write {
     pub(super) reply: oneshot::Sender<Result<Rev, StorageError>>,
 }
 
+/// What to do with rows of usage, all or nothing.
+#[derive(Debug)]
+pub(super) enum UsageWork {
+    /// Add to them.
+    Add(Vec<(UsageKey, Used)>),
+    /// Remove those before this hour.
+    Forget(Hour),
+}
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// A document.
+    Document(Write),
+    /// Usage, and who waits for the number of rows.
+    Usage(UsageWork, oneshot::Sender<Result<u64, StorageError>>),
+}
+
 /// The writer's thread. Dropping it waits until everything that was asked for is answered.
 #[derive(Debug)]
 pub(super) struct WriterThread {
-    queue: Option<mpsc::Sender<Write>>,
+    queue: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,11 +86,25 @@ impl WriterThread {
         action: Action,
         expect: Expect,
     ) -> Result<Rev, StorageError> {
-        let stopped = || StorageError::Failed("the registry's writer has stopped".into());
         let (reply, answer) = oneshot::channel();
         let write = Write { key: key.clone(), action, expect, reply };
+        self.ask(Job::Document(write), answer).await
+    }
+
+    /// The same for rows of usage; returns how many it met.
+    pub(super) async fn usage(&self, work: UsageWork) -> Result<u64, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Usage(work, reply), answer).await
+    }
+
+    async fn ask<T>(
+        &self,
+        job: Job,
+        answer: oneshot::Receiver<Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let stopped = || StorageError::Failed("the registry's writer has stopped".into());
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        queue.send(write).await.map_err(|_| stopped())?;
+        queue.send(job).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -113,10 +147,29 @@ impl Writer {
     }
 
     /// Serves the queue until nobody can add to it.
-    fn run(mut self, mut queue: mpsc::Receiver<Write>) -> Self {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Self {
+        let mut jobs = Vec::with_capacity(BATCH);
         let mut batch = Vec::with_capacity(BATCH);
-        while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-            self.commit(&mut batch);
+        while queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
+            let mut usage = Vec::new();
+            for job in jobs.drain(..) {
+                match job {
+                    Job::Document(write) => batch.push(write),
+                    Job::Usage(work, reply) => usage.push((work, reply)),
+                }
+            }
+            if !batch.is_empty() {
+                self.commit(&mut batch);
+            }
+            // After the documents: somebody waits for those.
+            for (work, reply) in usage {
+                let done = self.keep(&work).map_err(|fault| {
+                    self.note(&fault);
+                    fault.explain(&self.path)
+                });
+                // A caller that went away misses nothing but its answer.
+                reply.send(done).ok();
+            }
         }
         tracing::debug!(written = self.written, commits = self.commits, "registry closed");
         self
@@ -144,6 +197,19 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Makes usage durable.
+    fn keep(&mut self, work: &UsageWork) -> Result<u64, Fault> {
+        if let Some(why) = &self.broken {
+            return Err(Fault::Refused(why.clone()));
+        }
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let rows = usage::work(&transaction, work)?;
+        transaction.commit()?;
+        self.move_log();
+        Ok(rows)
     }
 
     fn transact(&mut self, batch: &[Write]) -> Result<Committed, Fault> {
@@ -284,7 +350,7 @@ mod tests {
         let mut answers = Vec::new();
         for n in 0..2 * BATCH + 7 {
             let (write, answer) = put(&n.to_string(), "body".into(), Expect::Absent);
-            sender.try_send(write).unwrap();
+            sender.try_send(Job::Document(write)).unwrap();
             answers.push(answer);
         }
         drop(sender);
