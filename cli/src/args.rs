@@ -1,7 +1,7 @@
 //! The command line as typed. What it means stands in `context.rs` and in each command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use faas_api::{AppName, FunctionName, Reuse, Sticky, VersionId};
+use faas_api::{AppName, FunctionName, Reuse, Sticky, TokenId, Verb as TokenVerb, VersionId};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Functions and sites on WebAssembly, on your own machine
@@ -18,12 +18,18 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The server's admin address
-    #[arg(long, global = true, env = "FAAS_SERVER", value_name = "URL")]
-    #[arg(default_value = "http://127.0.0.1:8081")]
-    pub(crate) server: String,
-    /// The token (default: read from the data directory when the server is on this machine)
-    #[arg(long, global = true, env = "FAAS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    // What a flag says wins over what a variable says, also where they are two ways to the same
+    // thing. So `context.rs` reads the variables of these three.
+    /// The server's admin address [env: FAAS_SERVER] [default: the context in use, else
+    /// http://127.0.0.1:8081]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// The server and token that `faas login` stored under this name [env: FAAS_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// The token [env: FAAS_TOKEN] [default: the context's, else read from the data directory when
+    /// the server is on this machine]
+    #[arg(long, global = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
     /// The form of results
     #[arg(short, long, global = true, env = "FAAS_OUTPUT", value_name = "FORM")]
@@ -99,6 +105,20 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// Make a data directory of a backup
     Restore(Restore),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Show who the token in use belongs to, and what it may do
+    Whoami,
+    /// Show who changed what, newest first
+    Audit(Audit),
+    /// Store a server and a token for it, and use them from now on
+    Login(Login),
+    /// Forget a stored server and its token
+    Logout(Logout),
+    /// List stored servers, and choose one
+    #[command(subcommand)]
+    Context(ContextVerb),
     /// Show what a .wasm or .wat file is, imports and exports
     Inspect(Inspect),
     /// Print a completion script for a shell
@@ -129,6 +149,15 @@ impl Verb {
             Self::Usage(_) => "usage",
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
+            Self::Token(Token::Create(_)) => "token create",
+            Self::Token(Token::List(_)) => "token list",
+            Self::Token(Token::Revoke(_)) => "token revoke",
+            Self::Whoami => "whoami",
+            Self::Audit(_) => "audit",
+            Self::Login(_) => "login",
+            Self::Logout(_) => "logout",
+            Self::Context(ContextVerb::List) => "context list",
+            Self::Context(ContextVerb::Use(_)) => "context use",
             Self::Inspect(_) => "inspect",
             Self::Completions(_) => "completions",
         }
@@ -376,6 +405,111 @@ pub(crate) struct Logs {
     /// Only lines of one request
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it, this once
+    Create(TokenCreate),
+    /// List tokens
+    #[command(visible_alias = "ls")]
+    List(TokenList),
+    /// Refuse a token from now on
+    #[command(visible_alias = "rm")]
+    Revoke(TokenRevoke),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreate {
+    /// What versions and the audit log call it (default: its id)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// An app it is for; may be given more than once (default: every app)
+    #[arg(long = "app", value_name = "APP", value_delimiter = ',')]
+    pub(crate) apps: Vec<AppName>,
+    /// What it may do: read, deploy, invoke, secrets, admin
+    #[arg(long, value_name = "VERBS", value_delimiter = ',', default_value = "read")]
+    pub(crate) can: Vec<TokenVerb>,
+    /// How long it is good: `12h`, `90d` (default: until it is revoked)
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) expires: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenList {
+    /// Show revoked ones too
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenRevoke {
+    /// The token's id, as `faas token list` shows it
+    pub(crate) id: TokenId,
+}
+
+/// `30s`, `10m`, `12h`, `90d`, as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no time: write 30s, 10m, 12h or 90d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Only changes of this app
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: Option<AppName>,
+    /// Only changes since then: a time (RFC 3339), or how long ago (`30s`, `10m`, `2h`, `7d`)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// The newest so many, at most 1000
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The server's admin address (default: the one in use)
+    #[arg(value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// What the server is called here (default: its host)
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) name: Option<String>,
+    /// Read the token from standard input
+    #[arg(long, conflicts_with = "token")]
+    pub(crate) token_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logout {
+    /// The stored server (default: the one in use)
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextVerb {
+    /// List stored servers
+    #[command(visible_alias = "ls")]
+    List,
+    /// Use a stored server from now on
+    Use(ContextUse),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContextUse {
+    /// The stored server
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

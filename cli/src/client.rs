@@ -6,9 +6,9 @@ use crate::{
 };
 use bytes::Bytes;
 use faas_api::{
-    App, AppList, AppName, DeployEvent, Digest, ErrorCode, FunctionName, ImportProblem, Reuse,
-    Stored, Traffic, UsageReport, VersionId, VersionList, apps::TrafficChanged,
-    manifest::NewVersion,
+    App, AppList, AppName, AuditList, CreatedToken, DeployEvent, Digest, ErrorCode, FunctionName,
+    ImportProblem, NewToken, Reuse, Stored, TokenId, TokenList, Traffic, UsageReport, VersionId,
+    VersionList, WhoAmI, apps::TrafficChanged, manifest::NewVersion,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -65,6 +65,11 @@ pub(crate) fn http_client(url: &Url) -> Result<reqwest::Client> {
         (false, false) => builder,
     };
     builder.build().map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
+}
+
+/// What is wrong with a token's form, where that can be told: it was cut off, or mistyped.
+pub(crate) fn token_flaw(token: &str) -> Option<&'static str> {
+    faas_api::tokens::check_text(token).err()
 }
 
 /// The token a client sends, if any.
@@ -144,6 +149,28 @@ impl Client {
             request = request.header(header::IF_MATCH, etag);
         }
         self.json(request).await
+    }
+
+    /// Who the token in use belongs to.
+    pub(crate) async fn whoami(&self) -> Result<WhoAmI> {
+        self.json(self.call(Method::GET, "/v1/whoami")).await
+    }
+
+    pub(crate) async fn create_token(&self, new: &NewToken) -> Result<CreatedToken> {
+        self.json(self.call(Method::POST, "/v1/tokens").json(new)).await
+    }
+
+    pub(crate) async fn tokens(&self) -> Result<TokenList> {
+        self.json(self.call(Method::GET, "/v1/tokens")).await
+    }
+
+    pub(crate) async fn revoke_token(&self, id: &TokenId) -> Result<()> {
+        self.send(self.call(Method::DELETE, &format!("/v1/tokens/{id}"))).await.map(drop)
+    }
+
+    /// Who changed what; the query is the API's own.
+    pub(crate) async fn audit(&self, query: &[(&str, String)]) -> Result<AuditList> {
+        self.json(self.request(Method::GET, "/v1/audit", query).timeout(CALL_TIMEOUT)).await
     }
 
     /// Uploads an artifact; the server then tells how its deploy goes.
@@ -326,9 +353,15 @@ impl Client {
             request_id: problem.request_id,
             imports: problem.imports,
         }));
-        match status {
-            401 => error.hint(self.token.hint.as_str()),
-            _ => error,
+        let hint = &self.token.hint;
+        match (status, error.hint.take()) {
+            // A new token, and the place where the old one is.
+            (401, Some(ask)) if error.code == ErrorCode::TokenExpired.as_str() => {
+                error.hint(format!("{ask}; {hint}"))
+            }
+            // The server's hint is for those who write requests by hand.
+            (401, _) => error.hint(hint.as_str()),
+            (_, hint) => CliError { hint, ..error },
         }
     }
 

@@ -3,14 +3,19 @@
 use crate::{
     args::{Form, Global},
     client::{self, Client, Token},
-    error::Result,
+    error::{CliError, Result},
     format,
+    logins::{Login, Logins},
     ui::{Loudness, Ui},
 };
+use reqwest::Url;
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
 };
+
+/// The server when nothing else is said.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8081";
 
 /// What a command works with.
 pub(crate) struct Context {
@@ -30,22 +35,85 @@ impl Context {
 
     /// A client of the server in force.
     pub(crate) fn client(&self) -> Result<Client> {
-        let server = client::parse_server(&self.global.server)?;
-        let token = self.token(client::is_loopback(&server));
+        let (server, token) = self.target()?;
         Client::new(server, token)
     }
 
-    /// The token that was given, else the one that a server on this machine has left for its user.
-    fn token(&self, same_machine: bool) -> Token {
-        let given = self.global.token.as_deref().map(str::trim);
-        match given.filter(|token| !token.is_empty()) {
-            Some(token) => Token {
-                value: Some(token.to_owned()),
-                hint: "check FAAS_TOKEN or --token TOKEN".to_owned(),
-            },
-            None if same_machine => file_token(&data_dir().join("admin.token")),
-            None => Token { value: None, hint: "set FAAS_TOKEN, or give --token TOKEN".to_owned() },
+    /// The server in force, and what it is called where it is stored.
+    pub(crate) fn login(&self) -> Result<(Url, Option<String>)> {
+        let (_, login) = self.chosen()?;
+        Ok((client::parse_server(&login.server)?, login.name))
+    }
+
+    /// The token of the command line, and of nothing else.
+    pub(crate) fn token_flag(&self) -> Option<&str> {
+        self.global.token.as_deref().map(str::trim).filter(|token| !token.is_empty())
+    }
+
+    /// The name of the stored server that was asked for, if one was.
+    pub(crate) fn context_name(&self) -> Option<String> {
+        self.global.context.clone().or_else(|| variable("FAAS_CONTEXT"))
+    }
+
+    fn target(&self) -> Result<(Url, Token)> {
+        let (brings_token, login) = self.chosen()?;
+        let server = client::parse_server(&login.server)?;
+        let token = self.token(&login, brings_token, &server)?;
+        Ok((server, token))
+    }
+
+    /// The server in force, and whether it was chosen together with its token. A flag wins over a
+    /// variable, that over what is stored, that over the default.
+    fn chosen(&self) -> Result<(bool, Login)> {
+        match (&self.global.server, &self.global.context) {
+            (Some(_), Some(_)) => Err(CliError::usage("--server and --context both name a server")
+                .hint("give one of them")),
+            (Some(server), None) => Ok((false, Login::of_server(server))),
+            (None, Some(name)) => Ok((true, Logins::load()?.named(name)?)),
+            (None, None) => Ok((false, Self::login_of_environment()?)),
         }
+    }
+
+    fn login_of_environment() -> Result<Login> {
+        match (variable("FAAS_SERVER"), variable("FAAS_CONTEXT")) {
+            (Some(server), _) => Ok(Login::of_server(&server)),
+            (None, Some(name)) => Logins::load()?.named(&name),
+            (None, None) => {
+                let current = Logins::load()?.current()?;
+                Ok(current.unwrap_or_else(|| Login::of_server(DEFAULT_SERVER)))
+            }
+        }
+    }
+
+    /// The token that was given, else the one that is stored for the server, else the one that a
+    /// server on this machine has left for its user.
+    fn token(&self, login: &Login, brings_token: bool, server: &Url) -> Result<Token> {
+        let variable = variable("FAAS_TOKEN").filter(|_| !brings_token);
+        let given = self.token_flag().map(str::to_owned).or(variable);
+        if let Some(value) = given {
+            let hint = match client::token_flaw(&value) {
+                Some(flaw) => format!("the token {flaw}; check FAAS_TOKEN or --token TOKEN"),
+                None => "check FAAS_TOKEN or --token TOKEN".to_owned(),
+            };
+            return Ok(Token { value: Some(value), hint });
+        }
+        let login = match login.name {
+            Some(_) => login.clone(),
+            None => Logins::load()?.of_server(server).unwrap_or_else(|| login.clone()),
+        };
+        let shown = server.as_str().trim_end_matches('/');
+        if let (Some(name), Some(token)) = (&login.name, login.token()?) {
+            let hint =
+                format!("the token is from context `{name}`: faas login {shown} --name {name}");
+            return Ok(Token { value: Some(token), hint });
+        }
+        Ok(match client::is_loopback(server) {
+            true => file_token(&data_dir().join("admin.token")),
+            false => Token {
+                value: None,
+                hint: format!("log in: faas login {shown}; or set FAAS_TOKEN"),
+            },
+        })
     }
 
     /// Whether every question is answered with yes.
@@ -58,6 +126,12 @@ impl Context {
         let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
         !self.global.non_interactive && !ci && std::io::stdin().is_terminal()
     }
+}
+
+/// What an environment variable says, if it says anything.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    Some(value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 /// The token in a file, if this user can read it.

@@ -128,6 +128,16 @@ pub(crate) fn shorten(file: &Path) -> PathBuf {
     file.strip_prefix(here).unwrap_or(file).to_owned()
 }
 
+/// A moment to the minute, in this machine's time zone.
+pub(crate) fn minute(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// A moment to the second, in this machine's time zone.
+pub(crate) fn second(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
 /// A path with the home folder written `~`.
 pub(crate) fn tilde(path: &Path) -> String {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
@@ -296,6 +306,8 @@ mod tests {
         assert_eq!(ago(before(90_000), now), "yesterday");
         assert_eq!(ago(before(3 * 86_400), now), "3 days ago");
         assert_eq!(ago(before(20 * 86_400), now), "2026-10-31");
+        // Midnight or not depends on the time zone; the length does not.
+        assert_eq!((minute(now).len(), second(now).len()), (16, 19));
     }
 
     #[test]

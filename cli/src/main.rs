@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args` | the command line as typed |
 //! | `context` | the command line as needed: server, token |
+//! | `logins` | the servers and tokens that are stored for this user |
 //! | `commands` | one file per verb |
 //! | `client`, `ndjson` | typed calls to the admin API |
 //! | `project`, `build`, `artifact` | `faas.toml`, its build, and what the build makes |
@@ -21,6 +22,7 @@ mod diff;
 mod error;
 mod format;
 mod log_view;
+mod logins;
 mod ndjson;
 mod project;
 #[cfg(test)]

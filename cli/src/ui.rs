@@ -8,6 +8,7 @@ use crate::{
     format,
 };
 use anstyle::{AnsiColor, Style};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -153,16 +154,20 @@ impl Ui {
     /// Asks a person; `false` is anything but yes.
     pub(crate) async fn confirm(&self, question: &str) -> Result<bool> {
         to_stderr(&format!("{BOLD}{question}{BOLD:#} [y/N] "));
-        let read = || {
-            let mut answer = String::new();
-            io::stdin().read_line(&mut answer).map(|_length| answer)
-        };
-        // On a thread of its own, so that ctrl-c is heard meanwhile.
-        let answer = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten();
-        let answer = answer.map_err(|error| {
-            CliError::failed(format!("cannot read the answer: {}", io_text(&error)))
-        })?;
+        let answer = read_line().await?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    /// Asks a person for something that must not show.
+    pub(crate) async fn ask_hidden(&self, question: &str) -> Result<String> {
+        to_stderr(&format!("{BOLD}{question}{BOLD:#}"));
+        // Held here, where an interruption ends it, and not on the thread that reads.
+        let hidden = Hidden::begin();
+        let answer = read_line().await;
+        drop(hidden);
+        // The line break was not shown either.
+        to_stderr("\n");
+        answer
     }
 
     /// A piece of a result for people, as it comes.
@@ -319,6 +324,42 @@ impl Drop for Step {
             to_stderr("\n");
         }
     }
+}
+
+/// While this lives, the terminal does not show what is typed.
+struct Hidden(Option<Termios>);
+
+impl Hidden {
+    fn begin() -> Self {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin).ok();
+        if let Some(before) = &before {
+            let mut without = before.clone();
+            without.local_modes.remove(LocalModes::ECHO);
+            // A terminal that cannot do that shows the answer; that is no reason not to ask.
+            let _ = tcsetattr(&stdin, OptionalActions::Flush, &without);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, before);
+        }
+    }
+}
+
+/// A line of standard input.
+async fn read_line() -> Result<String> {
+    let read = || {
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map(|_length| answer)
+    };
+    // On a thread of its own, so that ctrl-c is heard meanwhile.
+    let answer = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten();
+    answer.map_err(|error| CliError::failed(format!("cannot read the answer: {}", io_text(&error))))
 }
 
 fn to_stderr(text: &str) {

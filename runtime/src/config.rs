@@ -101,6 +101,9 @@ impl Config {
         if self.limits.cpu_ms == 0 || self.limits.wall_ms == 0 || self.limits.first_byte_ms == 0 {
             return value("limits", "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1");
         }
+        if self.admin.audit_days == 0 {
+            return value("admin.audit_days", "is at least 1");
+        }
         if self.deploy.keep_versions == 0 {
             return value("deploy.keep_versions", "is at least 1");
         }

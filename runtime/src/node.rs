@@ -4,18 +4,21 @@ use crate::{
     Config, Shutdown,
     admin::{Admin, AdminParts, AdminToken, Readiness},
     backup::Backup,
+    clock,
     config::ConfigError,
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
     ingress::{Ingress, IngressParts},
     storage::{
-        Blobs, Registry, UsageStore,
+        Blobs, Journal, Registry, UsageStore,
         data_dir::{DataDir, DataDirError},
         embedded,
     },
     telemetry::{self, guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
+    tokens::Tokens,
 };
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     collections::HashMap, fmt::Display, io, net::SocketAddr, path::PathBuf, process::ExitCode,
@@ -106,6 +109,19 @@ pub async fn run(
             }
         }
     });
+    let follow_tokens = tokio::spawn({
+        let (tokens, rev) = (node.tokens.clone(), node.tokens_rev);
+        async move {
+            if let Err(error) = tokens.follow(rev).await {
+                tracing::error!(%error, "changes of tokens by others are not followed");
+            }
+        }
+    });
+    let upkeep = tokio::spawn({
+        let (tokens, journal) = (node.tokens.clone(), node.journal.clone());
+        let audit_days = config.admin.audit_days;
+        async move { keep_records(&tokens, &*journal, audit_days).await }
+    });
     let tend = tokio::spawn({
         let engine = node.engine.clone();
         async move { engine.tend().await }
@@ -144,11 +160,14 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    for task in [follow, sweep, tend, trials, keep_usage] {
+    for task in [follow, follow_tokens, upkeep, sweep, tend, trials, keep_usage] {
         task.abort();
         let _ = task.await;
     }
     node.usage.flush().await;
+    if tokio::time::timeout(LAST_WRITES, node.tokens.write_uses()).await.is_err() {
+        tracing::warn!("when tokens were last used is not written down: the disk takes too long");
+    }
     drop(node);
     Ok(())
 }
@@ -159,6 +178,9 @@ struct Node {
     plan: PoolPlan,
     functions: Arc<Functions>,
     rev: u64,
+    tokens: Arc<Tokens>,
+    tokens_rev: u64,
+    journal: Arc<dyn Journal>,
     deployer: Arc<Deployer>,
     engine: Arc<Engine>,
     ingress: Arc<Ingress>,
@@ -172,9 +194,10 @@ impl Node {
     async fn open(config: &Config, ingress: SocketAddr) -> Result<Self, RunError> {
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
-        let registry = Arc::new(registry);
-        let usage_store: Arc<dyn UsageStore> = registry.clone();
-        let registry: Arc<dyn Registry> = registry;
+        let records = Arc::new(registry);
+        let registry: Arc<dyn Registry> = records.clone();
+        let usage_store: Arc<dyn UsageStore> = records.clone();
+        let journal: Arc<dyn Journal> = records;
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
@@ -200,6 +223,7 @@ impl Node {
             buried: HashMap::new(),
         };
         let keep_versions = config.deploy.keep_versions;
+        let (tokens, tokens_rev) = Tokens::load(registry.clone()).await.map_err(failed)?;
         let (functions, rev) =
             Functions::load(registry.clone(), blobs.clone(), builder, keep_versions)
                 .await
@@ -232,6 +256,9 @@ impl Node {
             plan,
             functions,
             rev,
+            tokens: Arc::new(tokens),
+            tokens_rev,
+            journal,
             deployer,
             engine,
             ingress,
@@ -252,6 +279,8 @@ impl Node {
             backup: Arc::new(Backup::new(self.data_dir.path(), self.deployer.clone())),
             addresses: self.addresses.clone(),
             token: AdminToken::new(self.data_dir.token()),
+            tokens: self.tokens.clone(),
+            journal: self.journal.clone(),
             readiness,
             config: config.admin.clone(),
             max_artifact_bytes: config.deploy.max_artifact_bytes,
@@ -308,6 +337,28 @@ async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> 
         )),
         _ => RunError::Failed(format!("cannot listen on the {name} address {address}: {error}")),
     })
+}
+
+/// How long a node that ends waits for its disk.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// Writes down when tokens were used, and forgets what is old, every hour.
+async fn keep_records(tokens: &Tokens, journal: &dyn Journal, audit_days: u32) {
+    const PERIOD: Duration = Duration::from_secs(60 * 60);
+    loop {
+        let now = clock::now();
+        tokens.forget_ended(now).await;
+        let kept = SignedDuration::from_hours(24 * i64::from(audit_days));
+        // What is before the beginning of time is the beginning of time.
+        let before = now.checked_sub(kept).unwrap_or(Timestamp::MIN);
+        match journal.trim(before).await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(dropped, "old entries of the audit log are dropped"),
+            Err(error) => tracing::warn!(%error, "the audit log could not be shortened"),
+        }
+        tokio::time::sleep(PERIOD).await;
+        tokens.write_uses().await;
+    }
 }
 
 /// Removes what a stopped node may have left of deploys that were under way.

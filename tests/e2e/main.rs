@@ -37,4 +37,5 @@ mod shutdown;
 mod start;
 mod streaming;
 mod swap;
+mod tokens;
 mod usage;

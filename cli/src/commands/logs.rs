@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> 
 }
 
 /// A time (RFC 3339), or a number and a unit.
-fn check_since(since: &str) -> Result<()> {
+pub(super) fn check_since(since: &str) -> Result<()> {
     let number = since.strip_suffix(['s', 'm', 'h', 'd']);
     let relative = number.is_some_and(|number| number.parse::<u32>().is_ok());
     if relative || since.parse::<Timestamp>().is_ok() {

@@ -1,9 +1,11 @@
 //! One file per verb. This one reads the command line, picks the verb, and reports its end.
 
+mod audit;
 mod backup;
 mod build;
 mod check;
 mod completions;
+mod context;
 mod delete;
 pub(crate) mod deploy;
 mod describe;
@@ -13,6 +15,8 @@ mod diff;
 mod inspect;
 mod invoke;
 mod list;
+mod login;
+mod logout;
 mod logs;
 mod new;
 mod pin;
@@ -22,8 +26,10 @@ mod restore;
 mod rollback;
 #[cfg(feature = "serve")]
 mod serve;
+mod token;
 mod usage;
 mod versions;
+mod whoami;
 
 use crate::{
     args::{Cli, Verb},
@@ -85,6 +91,12 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Delete(args) => block_on(delete::run(context, &args)),
         Verb::Logs(args) => block_on(logs::run(context, args)),
         Verb::Usage(args) => block_on(usage::run(context, args)),
+        Verb::Token(args) => block_on(token::run(context, args)),
+        Verb::Whoami => block_on(whoami::run(context)),
+        Verb::Audit(args) => block_on(audit::run(context, args)),
+        Verb::Login(args) => block_on(login::run(context, args)),
+        Verb::Logout(args) => logout::run(context, args),
+        Verb::Context(args) => context::run(context, args),
     }
 }
 

@@ -7,6 +7,8 @@ mod command;
 mod server;
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 #[cfg(feature = "serve")]
@@ -15,6 +17,8 @@ mod dev;
 mod inspect;
 #[cfg(test)]
 mod invoke;
+#[cfg(test)]
+mod login;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]

@@ -75,8 +75,12 @@ error_codes! {
     /// The platform failed.
     Internal = "internal", 500, "The platform failed";
 
-    /// No token, or not one of this server's.
+    /// No token, not one of this server's, or one that was revoked.
     Unauthorized = "unauthorized", 401, "Not authorised";
+    /// The token was good once.
+    TokenExpired = "token_expired", 401, "The token has expired";
+    /// The token is good, but not for this.
+    MissingScope = "missing_scope", 403, "The token may not do this";
     /// The request came from a web page of another origin.
     Forbidden = "forbidden", 403, "Forbidden";
     /// A name, version or value that is not well formed.

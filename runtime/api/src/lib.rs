@@ -6,6 +6,7 @@
 
 pub mod apps;
 pub mod artifact;
+pub mod audit;
 pub mod deploy;
 pub mod digest;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod logs;
 pub mod manifest;
 pub mod names;
 pub mod routes;
+pub mod tokens;
 pub mod usage;
 
 pub use apps::{
@@ -20,11 +22,13 @@ pub use apps::{
     Version, VersionList,
 };
 pub use artifact::{Artifact, ArtifactError, Kind};
+pub use audit::{AuditEntry, AuditList};
 pub use deploy::{DeployEvent, Deployed, Planned, Stored};
 pub use digest::Digest;
 pub use error::{ErrorBody, ErrorCode, ImportProblem};
 pub use logs::{LogLine, LogSource};
 pub use manifest::{FunctionSpec, Manifest, Settings};
-pub use names::{AppName, Domain, FunctionName, NameError, VarName, VersionId};
+pub use names::{AppName, Domain, FunctionName, NameError, TokenId, VarName, VersionId};
 pub use routes::{Route, RouteError, Segment};
+pub use tokens::{CreatedToken, NewToken, Scope, Token, TokenList, Verb, WhoAmI};
 pub use usage::{Usage, UsageBy, UsageGroup, UsageReport, UsageRow};

@@ -9,6 +9,8 @@ pub const MAX_NAME_LEN: usize = 40;
 
 /// The longest name of a variable or secret, in bytes.
 pub const MAX_VAR_LEN: usize = 128;
+/// The length of a token's id, in characters.
+pub const TOKEN_ID_LEN: usize = 10;
 
 /// App names that the platform keeps for itself.
 pub const RESERVED_APP_NAMES: [&str; 5] = ["faas", "admin", "api", "internal", "www"];
@@ -48,6 +50,9 @@ pub enum NameError {
     /// One of the names that CGI gives to a request (RFC 3875 §4.1).
     #[error("`{0}` is a name that CGI keeps for requests")]
     ReservedVariable(String),
+    /// Not [`TOKEN_ID_LEN`] hexadecimal digits.
+    #[error("a token's id has {TOKEN_ID_LEN} of 0-9 and a-f")]
+    BadTokenId,
 }
 
 /// Checks the label rules that apps and functions share.
@@ -207,6 +212,19 @@ fn check_variable(text: &str) -> Result<(), NameError> {
         false => Ok(()),
     }
 }
+
+name_type!(
+    /// What a token is known and revoked by: [`TOKEN_ID_LEN`] lower-case hexadecimal digits. It is
+    /// no secret.
+    TokenId,
+    |text: &str| {
+        let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        match text.len() == TOKEN_ID_LEN && text.bytes().all(digit) {
+            true => Ok(()),
+            false => Err(NameError::BadTokenId),
+        }
+    }
+);
 
 /// The number of a version of an app, written `v1`, `v2`, …; numbers are never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

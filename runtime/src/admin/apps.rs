@@ -2,6 +2,7 @@
 
 use super::{
     Api, State,
+    auth::Principal,
     error::ApiError,
     extract::{AppPath, Change, NoQuery},
     openapi::{self, AppChange, AppRead, Common},
@@ -16,14 +17,17 @@ use std::sync::Arc;
 
 /// List the apps
 ///
-/// Sorted by name.
+/// Sorted by name; those that the token may see.
 #[utoipa::path(get, path = "/v1/apps", operation_id = "list_apps", tag = "apps",
+    security(("bearer" = ["read:any"]), ("bearer" = ["deploy:any"]), ("bearer" = ["invoke:any"])),
     responses((status = 200, description = "Every app.", body = AppList), Common))]
 pub(super) async fn list(
     axum::extract::State(api): State,
+    principal: Principal,
     _: NoQuery,
 ) -> Result<Json<AppList>, ApiError> {
-    let records = api.parts.functions.list().await?;
+    let mut records = api.parts.functions.list().await?;
+    records.retain(|(name, _)| principal.sees(name.as_str()));
     let apps = records.into_iter().map(|(name, record)| AppSummary {
         url: api.parts.addresses.main(&name),
         name,
@@ -38,6 +42,7 @@ pub(super) async fn list(
 
 /// Describe an app
 #[utoipa::path(get, path = "/v1/apps/{app}", operation_id = "describe_app", tag = "apps",
+    security(("bearer" = ["read"]), ("bearer" = ["deploy"]), ("bearer" = ["invoke"])),
     params(openapi::App),
     responses(
         (status = 200, description = "The app.", body = App, headers(
@@ -56,6 +61,7 @@ pub(super) async fn describe(
 ///
 /// Requests that its functions are answering are finished.
 #[utoipa::path(delete, path = "/v1/apps/{app}", operation_id = "delete_app", tag = "apps",
+    security(("bearer" = ["admin"])),
     params(openapi::App, openapi::IfMatch),
     responses((status = 204, description = "It is gone."), AppChange))]
 pub(super) async fn delete(
@@ -66,7 +72,7 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let expect = change.expect(&api, &app).await?;
     api.parts.functions.delete(&app, expect).await?;
-    tracing::info!(%app, by = change.by, "deleted");
+    tracing::info!(%app, by = %change.by, "deleted");
     sweep(api);
     Ok(StatusCode::NO_CONTENT)
 }

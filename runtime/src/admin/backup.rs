@@ -41,6 +41,7 @@ impl Backups for Backup {
 /// The whole node as one archive, while it serves: apps, artifacts, usage, and its own token and key
 /// in clear text. `faas restore` makes a data directory of it. A body that breaks off is no backup.
 #[utoipa::path(get, path = "/v1/backup", operation_id = "backup", tag = "observe",
+    security(("bearer" = ["admin"])),
     responses(
         (status = 200, description = "A tar.", body = Binary, content_type = "application/x-tar"),
         Common, TakeBackup))]

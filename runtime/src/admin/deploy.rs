@@ -2,6 +2,7 @@
 
 use super::{
     Api, State,
+    audit::{Audit, Later},
     auth::Principal,
     error::ApiError,
     extract::{self, AppPath, Query},
@@ -16,16 +17,17 @@ use axum::{
     Json,
     body::{Body, HttpBody as _},
     extract::Request,
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{Extensions, HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use faas_api::{DeployEvent, Deployed, Digest, ErrorCode, FunctionName, Reuse, Stored};
-use futures::{Stream, StreamExt as _, stream};
+use faas_api::{DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, FunctionName, Reuse, Stored};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _, stream};
 use http_body_util::BodyStream;
 use serde::{Deserialize, Serialize};
 use std::{
     io,
+    panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -146,6 +148,7 @@ fn yes() -> bool {
 /// The body is the Wasm file as it is. With `accept: application/x-ndjson` the answer is one
 /// document per step while it happens; the last one is `done` or `failed`.
 #[utoipa::path(post, path = "/v1/apps/{app}/deploy", operation_id = "deploy", tag = "apps",
+    security(("bearer" = ["deploy"])),
     params(openapi::App, DeployQuery, openapi::IdempotencyKey),
     request_body(description = "The artifact.", content(
         (openapi::Binary = "application/wasm"),
@@ -165,7 +168,7 @@ pub(super) async fn deploy(
     Query(query): Query<DeployQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let under_way = begin(&api)?;
+    let deploy = UnderWay::begin(&api, request.extensions())?;
     check_media_type(request.headers())?;
     let length = request.body().size_hint().exact();
     let limit = api.parts.max_artifact_bytes;
@@ -178,10 +181,10 @@ pub(super) async fn deploy(
         reuse: query.reuse()?,
         message: message(query.message)?,
         activate: query.activate,
-        created_by: principal.name.to_owned(),
+        created_by: principal.to_string(),
         key: idempotency_key(request.headers())?,
     };
-    let id = extract::request_id(request.extensions())?;
+    let id = deploy.id;
     let events_wanted = extract::accepts(request.headers(), NDJSON);
     let end = Arc::<OnceLock<UploadEnd>>::default();
     let upload =
@@ -190,14 +193,8 @@ pub(super) async fn deploy(
     // A task of its own: once the upload is complete, the deploy does not depend on the client.
     let deploying = async move {
         let deploying = api.parts.deployer.deploy(wanted, upload, progress);
-        let deployed = api.cut.run_until_cancelled(deploying).await;
-        drop(under_way);
-        let deployed = outcome(deployed, end.get(), api.parts.max_artifact_bytes);
-        deployed.map(|deployed| Outcome::Deployed(Box::new(deployed))).map_err(|mut error| {
-            // Here and not where it is answered: the client may be gone.
-            error.log(id);
-            error
-        })
+        let deploying = deploying.map_ok(|deployed| Outcome::Deployed(Box::new(deployed)));
+        deploy.run(&api, deploying, |ended| outcome(ended, end.get(), limit)).await
     };
     let deploying = tokio::spawn(deploying.in_current_span());
     if events_wanted {
@@ -209,13 +206,53 @@ pub(super) async fn deploy(
     Ok(answer(joined(deploying.await)?))
 }
 
-/// Begins a deploy: the drain waits for it, or it is refused.
-pub(super) fn begin(api: &Api) -> Result<TaskTrackerToken, ApiError> {
-    // Taken before the look at the switch, so that the drain sees this deploy or it sees the drain.
-    let under_way = api.deploys.token();
-    match api.shutdown.is_draining() || api.parts.readiness.is_draining() {
-        true => Err(ApiError::shutting_down()),
-        false => Ok(under_way),
+/// A deploy that the drain waits for.
+pub(super) struct UnderWay {
+    _token: TaskTrackerToken,
+    /// Its outcome may come long after its answer began.
+    record: Option<Later>,
+    pub(super) id: RequestId,
+}
+
+impl UnderWay {
+    /// Begins a deploy, or refuses it because the node stops.
+    pub(super) fn begin(api: &Api, extensions: &Extensions) -> Result<Self, ApiError> {
+        // Taken before the look at the switch, so that the drain sees this deploy or it sees the
+        // drain.
+        let token = api.deploys.token();
+        if api.shutdown.is_draining() || api.parts.readiness.is_draining() {
+            return Err(ApiError::shutting_down());
+        }
+        let id = extract::request_id(extensions)?;
+        Ok(Self { _token: token, record: Audit::of(extensions)?.later(), id })
+    }
+
+    /// Runs it to its end, wherever its client is by then, and records how it ended.
+    pub(super) async fn run(
+        self,
+        api: &Api,
+        deploying: impl Future<Output = Result<Outcome, DeployError>>,
+        judge: impl FnOnce(Option<Result<Outcome, DeployError>>) -> Result<Outcome, ApiError>,
+    ) -> Result<Outcome, ApiError> {
+        // A panic is recorded like any other end.
+        let caught = async {
+            AssertUnwindSafe(deploying).catch_unwind().await.unwrap_or_else(|_| {
+                let body = ErrorBody::new(ErrorCode::Internal).detail("the deploy panicked");
+                Err(body.into())
+            })
+        };
+        let mut outcome = judge(api.cut.run_until_cancelled(caught).await);
+        if let Err(error) = &mut outcome {
+            // Here and not where it is answered: the client may be gone.
+            error.log(self.id);
+        }
+        if let Some(mut record) = self.record {
+            if let Ok(Outcome::Deployed(deployed)) = &outcome {
+                record.about(deployed.version);
+            }
+            record.done(outcome.as_ref().err()).await;
+        }
+        outcome
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     functions::{FunctionsError, record::TrafficError},
     request_id::RequestId,
     storage::StorageError,
+    tokens::TokensError,
 };
 use axum::{
     body::Body,
@@ -66,6 +67,7 @@ impl ApiError {
         let hint = match error {
             NameError::BadVersion => "versions are written v1, v2, …",
             NameError::Reserved(_) => "choose another name",
+            NameError::BadTokenId => "`faas token list` shows the ids",
             _ => "a name has 1 to 40 of a-z, 0-9 and -, starts with a letter and has no `--`",
         };
         Self::new(ErrorCode::InvalidName).detail(format!("{what}: {error}")).hint(hint)
@@ -87,6 +89,11 @@ impl ApiError {
     pub(super) fn because(mut self, cause: impl ToString) -> Self {
         self.cause = Some(cause.to_string());
         self
+    }
+
+    /// Its code.
+    pub(super) fn code(&self) -> ErrorCode {
+        self.body.code
     }
 
     /// The status it is answered with.
@@ -171,6 +178,20 @@ impl From<StorageError> for ApiError {
     }
 }
 
+impl From<TokensError> for ApiError {
+    fn from(error: TokensError) -> Self {
+        match error {
+            TokensError::TooMany => Self::new(ErrorCode::Conflict)
+                .detail(error.to_string())
+                .hint("those that ended are forgotten after 90 days"),
+            TokensError::NoSuchToken(_) => Self::new(ErrorCode::NotFound)
+                .detail(error.to_string())
+                .hint("`faas token list` shows the tokens there are"),
+            TokensError::Storage(error) => error.into(),
+        }
+    }
+}
+
 impl From<DeployError> for ApiError {
     fn from(DeployError { mut body, cause }: DeployError) -> Self {
         let mut cause = cause;
@@ -208,6 +229,15 @@ fn explain(headers: &mut HeaderMap, code: ErrorCode) {
     match code {
         ErrorCode::Unauthorized => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // RFC 6750 §3.1 has words for these two.
+        ErrorCode::TokenExpired => {
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        ErrorCode::MissingScope => {
+            let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::ShuttingDown => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,13 +1,13 @@
 //! What comes from outside becomes a type here, or an error that says what is wrong with it.
 
-use super::{Api, auth::Principal, error::ApiError};
+use super::{Api, audit::Audit, auth::Principal, error::ApiError};
 use crate::request_id::RequestId;
 use axum::{
     body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{Extensions, HeaderMap, header, request::Parts},
 };
-use faas_api::{AppName, Digest, ErrorCode, NameError, VersionId};
+use faas_api::{AppName, Digest, ErrorCode, NameError, TokenId, VersionId};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -65,6 +65,18 @@ impl<S: Send + Sync> FromRequestParts<S> for BlobPath {
 pub(super) fn request_id(extensions: &Extensions) -> Result<RequestId, ApiError> {
     let id = extensions.get::<RequestId>().copied();
     id.ok_or_else(|| ApiError::internal("a handler was reached without a request id"))
+}
+
+/// The `{id}` of a path.
+pub(super) struct TokenPath(pub(super) TokenId);
+
+impl<S: Send + Sync> FromRequestParts<S> for TokenPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = params(parts, state).await?;
+        Ok(Self(segment(&params, "id")?))
+    }
 }
 
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
@@ -197,7 +209,9 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
 /// Who asks for a change, and on which condition.
 pub(super) struct Change {
     /// Who asks.
-    pub(super) by: &'static str,
+    pub(super) by: Principal,
+    /// What is recorded of it.
+    pub(super) audit: Audit,
     condition: IfMatch,
 }
 
@@ -205,9 +219,10 @@ impl<S: Sync> FromRequestParts<S> for Change {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Principal { name } = Principal::from_request_parts(parts, state).await?;
+        let by = Principal::from_request_parts(parts, state).await?;
+        let audit = Audit::from_request_parts(parts, state).await?;
         let condition = IfMatch::read(&parts.headers)?;
-        Ok(Self { by: name, condition })
+        Ok(Self { by, audit, condition })
     }
 }
 

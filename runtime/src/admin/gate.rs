@@ -1,16 +1,18 @@
 //! One request of the API, top to bottom.
 
 use super::{
-    Api, auth,
+    Api,
+    access::Access,
+    auth::{self, Principal},
     error::{self, ApiError},
-    origin, routes,
+    origin, revocation, routes,
 };
-use crate::request_id::RequestId;
+use crate::{clock, request_id::RequestId};
 use axum::{
     body::{Body, HttpBody as _},
     extract::Request,
     http::{HeaderValue, header::CONNECTION},
-    middleware::Next,
+    middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
 use faas_api::ErrorCode;
@@ -30,7 +32,15 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(api: Arc<Api>, listener: IpAddr) -> Self {
         let (router, _) = routes(api.patience.request).split_for_parts();
+        let description = serde_json::from_slice(&api.openapi).unwrap_or_default();
+        let access = Arc::new(Access::of(&description));
+        let guard = {
+            let api = api.clone();
+            from_fn(move |request, next| access.clone().guard(api.clone(), request, next))
+        };
         let router = router
+            // Only what is there is guarded; what is not has nothing to hide from a token.
+            .route_layer(guard)
             .fallback(async || ApiError::no_route())
             .method_not_allowed_fallback(async || ApiError::wrong_method())
             .with_state(api.clone());
@@ -67,11 +77,12 @@ impl Gate {
         origin::check(self.listener, version, uri, headers)?;
         let parts = &self.api.parts;
         if !auth::is_open(uri.path(), parts.config.open_probes) {
-            let principal = parts.token.check(headers)?;
+            let principal = auth::check(&parts.token, &parts.tokens, headers, clock::now())?;
             request.extensions_mut().insert(principal);
         }
+        let id = request.extensions().get::<Principal>().and_then(Principal::id).cloned();
         match self.router.call(request).await {
-            Ok(response) => Ok(response),
+            Ok(response) => Ok(revocation::watched(response, id, &self.api)),
             Err(never) => match never {},
         }
     }

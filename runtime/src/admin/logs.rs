@@ -54,6 +54,7 @@ pub(super) struct LogsQuery {
 /// A gap in the numbers means that lines were displaced before they could be sent. An empty line
 /// while following says that the connection lives.
 #[utoipa::path(get, path = "/v1/apps/{app}/logs", operation_id = "read_logs", tag = "apps",
+    security(("bearer" = ["read"])),
     params(openapi::App, LogsQuery),
     responses(
         (status = 200, description = "Its lines.", content(
@@ -156,7 +157,7 @@ impl Form {
 }
 
 /// A time, or how long ago it was.
-fn since(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+pub(super) fn since(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     let ago = || {
         let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
         let seconds = match unit {

@@ -6,13 +6,18 @@
 //! | `serve` | accepts connections, drains, stops |
 //! | `gate` | one request, top to bottom: id, origin, token, route, answer |
 //! | `auth`, `origin` | who asks, and from where |
+//! | `access` | what each operation needs of a token: the one place that checks it |
+//! | `audit` | who changed what: every change is recorded here |
+//! | `revocation` | answers that go on end with their token |
 //! | `extract` | paths, queries and bodies become types, or an error that says why not |
 //! | `error` | the only place that makes an error's response |
 //! | `deploy`, `release`, `apps`, `versions`, `traffic` | endpoints of apps |
-//! | `logs`, `usage`, `backup`, `observe` | endpoints of the node |
+//! | `logs`, `usage`, `tokens`, `audit`, `backup`, `observe` | endpoints of the node |
 //! | `openapi` | the description of all this, generated from the endpoints |
 
+mod access;
 mod apps;
+mod audit;
 mod auth;
 mod backup;
 mod deploy;
@@ -25,9 +30,11 @@ mod openapi;
 mod origin;
 mod readiness;
 mod release;
+mod revocation;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod traffic;
 mod usage;
 mod versions;
@@ -40,7 +47,9 @@ pub(crate) use readiness::Readiness;
 use crate::{
     Shutdown,
     functions::{Functions, address::Addresses},
+    storage::Journal,
     telemetry::{guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
+    tokens::Tokens,
 };
 use axum::middleware::from_fn;
 use bytes::Bytes;
@@ -61,6 +70,8 @@ pub struct AdminConfig {
     pub insecure: bool,
     /// Whether `/metrics`, `/livez` and `/readyz` answer without a token.
     pub open_probes: bool,
+    /// How many days the audit log remembers a change.
+    pub audit_days: u32,
 }
 
 impl Default for AdminConfig {
@@ -69,6 +80,7 @@ impl Default for AdminConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             insecure: false,
             open_probes: true,
+            audit_days: 365,
         }
     }
 }
@@ -89,8 +101,12 @@ pub(crate) struct AdminParts {
     pub(crate) backup: Arc<dyn Backups>,
     /// Where apps answer.
     pub(crate) addresses: Addresses,
-    /// The token that may do everything.
+    /// The server's own token, which may do everything.
     pub(crate) token: AdminToken,
+    /// The tokens that were made.
+    pub(crate) tokens: Arc<Tokens>,
+    /// Where changes are recorded.
+    pub(crate) journal: Arc<dyn Journal>,
     /// Whether the node can take requests.
     pub(crate) readiness: Readiness,
     /// The listener's settings.
@@ -125,6 +141,8 @@ struct Api {
     shutdown: Shutdown,
     /// Deploys under way: the drain waits for them.
     deploys: TaskTracker,
+    /// Changes under way: they end, and are recorded, whether or not their clients wait.
+    changes: TaskTracker,
     /// Cuts off what the drain did not wait for.
     cut: CancellationToken,
     /// The description of this API, as JSON.
@@ -134,7 +152,8 @@ struct Api {
 /// The state as handlers take it.
 type State = axum::extract::State<Arc<Api>>;
 
-/// The route table. Everything needs the token but for what [`auth::is_open`] names.
+/// The route table. Everything needs a token but for what [`auth::is_open`] names; what a token
+/// must be good for, each endpoint's description says.
 fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
     openapi::router()
         .routes(routes!(apps::list))
@@ -147,6 +166,10 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(logs::read))
         .routes(routes!(usage::of_node))
         .routes(routes!(usage::of_app))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::whoami))
+        .routes(routes!(audit::read))
         .routes(routes!(openapi::document))
         .routes(routes!(observe::metrics))
         .routes(routes!(observe::livez))

@@ -13,7 +13,7 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4";
 ///
 /// In Prometheus' text format. Whether a token is needed is a setting of the node.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "observe",
-    security((), ("bearer" = [])),
+    security((), ("bearer" = ["read"])),
     responses((status = 200, description = "Every metric.", body = String,
         content_type = "text/plain"), Probe))]
 pub(super) async fn metrics(
@@ -25,7 +25,7 @@ pub(super) async fn metrics(
 
 /// Is the process alive?
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "observe",
-    security((), ("bearer" = [])),
+    security((), ("bearer" = ["any"])),
     responses((status = 200, description = "It is.", body = String, content_type = "text/plain"),
         Probe))]
 pub(super) async fn livez() -> &'static str {
@@ -34,7 +34,7 @@ pub(super) async fn livez() -> &'static str {
 
 /// Can the node take requests?
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "observe",
-    security((), ("bearer" = [])),
+    security((), ("bearer" = ["any"])),
     responses(
         (status = 200, description = "It can.", body = String, content_type = "text/plain"),
         (status = 503, description = "It starts or stops; the body says which.", body = String,

@@ -47,6 +47,7 @@ pub(super) fn describe() -> Bytes {
         (name = "apps", description = "Apps, their deploys and their logs."),
         (name = "versions", description = "Versions, and which of them are live."),
         (name = "usage", description = "What functions used, to be billed."),
+        (name = "access", description = "Tokens, and who changed what."),
         (name = "observe", description = "The node itself."),
     ),
     components(schemas(ErrorBody, ErrorCode, ImportProblem)),
@@ -60,8 +61,14 @@ struct Bearer;
 impl Modify for Bearer {
     fn modify(&self, api: &mut openapi::OpenApi) {
         let mut http = Http::new(HttpAuthScheme::Bearer);
-        http.description =
-            Some("The text of the file `admin.token` in the server's data directory.".into());
+        http.description = Some(
+            "A token: one that `POST /v1/tokens` made, or the text of the file `admin.token` in \
+                 the server's data directory, which may do everything. The roles of an operation \
+                 say what it needs: a verb on the app of the path (on every app where there is \
+                 none), `VERB:any` for a verb on some app, or `any` good token. Several are \
+                 alternatives; `admin` includes every verb."
+                .into(),
+        );
         let components = api.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(http));
     }
@@ -127,6 +134,10 @@ parameters! {
     IdempotencyKey = parameter("idempotency-key", ParameterIn::Header,
         "Sent again with the same key, the same deploy makes no second version.", |schema| schema
         .pattern(Some("^[!-~]{1,128}$")));
+    /// The `{id}` of a path.
+    TokenId = parameter("id", ParameterIn::Path, "The token's id.", |schema| schema
+        .pattern(Some("^[0-9a-f]{10}$"))
+        .examples(["3fa91c07be"]));
     /// The precondition of a change.
     IfMatch = parameter("if-match", ParameterIn::Header,
         "Change it only if the app still has this `etag`.", |schema| schema
@@ -174,14 +185,21 @@ problems! {
     /// What needs no token.
     Open: BadRequest, Forbidden, Internal;
     /// What needs no token unless a setting says so.
-    Probe: BadRequest, Unauthorized, Forbidden, Internal;
+    Probe: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, Internal;
     /// What needs a token.
-    Common: BadRequest, Unauthorized, Forbidden, Internal, Overloaded;
+    Common: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, Internal, Overloaded;
     /// What reads an app.
-    AppRead: BadRequest, Unauthorized, Forbidden, NotFound, InvalidName, Internal, Overloaded;
+    AppRead: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, NotFound,
+        InvalidName, Internal, Overloaded;
     /// What changes an app that must be there.
-    AppChange: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, InvalidName, Internal,
-        Overloaded, StorageFull;
+    AppChange: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, NotFound, Conflict,
+        InvalidName, Internal, Overloaded, StorageFull;
+    /// What makes a token.
+    TokenWrite: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, Conflict,
+        Internal, Overloaded, StorageFull;
+    /// What ends a token.
+    TokenChange: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, NotFound,
+        InvalidName, Internal, Overloaded, StorageFull;
     /// What takes a JSON body besides.
     JsonBody: RequestTimeout, BodyTooLarge, UnsupportedMediaType, Unprocessable, InvalidName;
     /// What copies the whole node.
@@ -191,11 +209,11 @@ problems! {
     /// What tells the usage of an app.
     AppUsageRead: InvalidName, Unprocessable;
     /// What makes an app if there is none.
-    AppWrite: BadRequest, Unauthorized, Forbidden, Conflict, RouteConflict, Manifest,
-        LimitAboveMaximum, MissingSecret, Unhealthy, InvalidName, InvalidWasm, Precompiled,
+    AppWrite: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, Conflict,
+        RouteConflict, Manifest, LimitAboveMaximum, MissingSecret, Unhealthy, InvalidName, InvalidWasm, Precompiled,
         UnknownKind, UnknownImport, CompileFailed, Internal, ShuttingDown, StorageFull;
     /// What takes an artifact and nothing else.
-    BlobProblems: BadRequest, Unauthorized, Forbidden, RequestTimeout, BodyTooLarge,
+    BlobProblems: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, RequestTimeout, BodyTooLarge,
         UnsupportedMediaType, InvalidName, DigestMismatch, Internal, ShuttingDown, StorageFull;
     /// What takes an artifact besides.
     Upload: RequestTimeout, BodyTooLarge, UnsupportedMediaType, InvalidName, Unprocessable,

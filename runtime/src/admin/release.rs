@@ -5,14 +5,14 @@ use super::{
     State,
     auth::Principal,
     deploy::{
-        Expected, NDJSON, UploadEnd, answer, begin, idempotency_key, joined, message, outcome,
+        Expected, NDJSON, UnderWay, UploadEnd, answer, idempotency_key, joined, message, outcome,
         told, upload,
     },
     error::ApiError,
     extract::{self, AppPath, BlobPath, Json, MAX_MANIFEST_BYTES, NoQuery},
     openapi::{self, AppWrite, BlobProblems, JsonBody},
 };
-use crate::deploy::{AppDeploy, Outcome};
+use crate::deploy::AppDeploy;
 use axum::{
     body::HttpBody as _,
     extract::{FromRequest as _, Request},
@@ -32,6 +32,7 @@ use tracing::Instrument as _;
 /// it happens; the last one is `done`, `planned` or `failed`.
 #[utoipa::path(post, path = "/v1/apps/{app}/versions", operation_id = "create_version",
     tag = "versions",
+    security(("bearer" = ["deploy"])),
     params(openapi::App, openapi::IdempotencyKey),
     request_body = NewVersion,
     responses(
@@ -49,24 +50,19 @@ pub(super) async fn create(
     _: NoQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let under_way = begin(&api)?;
-    let (headers, id) = (request.headers().clone(), extract::request_id(request.extensions())?);
+    let deploy = UnderWay::begin(&api, request.extensions())?;
+    let headers = request.headers().clone();
     let Json(mut new) = Json::<NewVersion, MAX_MANIFEST_BYTES>::from_request(request, &api).await?;
     new.message = message(new.message)?;
-    let created_by = principal.name.to_owned();
+    let created_by = principal.to_string();
     let key = idempotency_key(&headers)?;
     let (progress, mut events) = mpsc::unbounded_channel();
     let wanted = AppDeploy { app, new, created_by, key };
+    let id = deploy.id;
     // A task of its own: from here on the deploy does not depend on the client.
     let deploying = async move {
         let deploying = api.parts.deployer.deploy_app(wanted, progress);
-        let deployed = api.cut.run_until_cancelled(deploying).await;
-        drop(under_way);
-        outcome::<Outcome>(deployed, None, 0).map_err(|mut error| {
-            // Here and not where it is answered: the client may be gone.
-            error.log(id);
-            error
-        })
+        deploy.run(&api, deploying, |ended| outcome(ended, None, 0)).await
     };
     let deploying = tokio::spawn(deploying.in_current_span());
     if extract::accepts(&headers, NDJSON) {
@@ -80,6 +76,7 @@ pub(super) async fn create(
 ///
 /// For a deploy that names it; without one it is removed after an hour.
 #[utoipa::path(put, path = "/v1/blobs/{sha256}", operation_id = "store_blob", tag = "versions",
+    security(("bearer" = ["deploy:any"])),
     params(openapi::Blob),
     request_body(description = "The artifact.", content(
         (openapi::Binary = "application/wasm"),
@@ -94,7 +91,10 @@ pub(super) async fn put_blob(
     _: NoQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let _under_way = begin(&api)?;
+    let _token = api.deploys.token();
+    if api.shutdown.is_draining() || api.parts.readiness.is_draining() {
+        return Err(ApiError::shutting_down());
+    }
     extract::media_type(request.headers())?;
     let (length, limit) = (request.body().size_hint().exact(), api.parts.max_artifact_bytes);
     if length.is_some_and(|length| length > limit) {

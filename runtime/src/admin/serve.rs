@@ -1,7 +1,7 @@
 //! From a listener to requests: accepts connections, is patient with none of them for ever, and
 //! ends as the node's switch says.
 
-use super::{Admin, Api, gate::Gate, openapi};
+use super::{Admin, Api, audit::Peer, gate::Gate, openapi};
 use crate::Shutdown;
 use axum::body::Body;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -92,8 +92,9 @@ pub(super) async fn run(admin: Admin, listener: TcpListener, shutdown: Shutdown)
     api.cut.cancel();
     server.closing.cancel();
     server.connections.close();
+    api.changes.close();
     tokio::select! {
-        () = server.connections.wait() => {}
+        () = async { tokio::join!(server.connections.wait(), api.changes.wait()); } => {}
         () = shutdown.stopped() => {}
         () = tokio::time::sleep(api.patience.close) => {}
     }
@@ -108,6 +109,7 @@ pub(super) fn api(admin: Admin, shutdown: Shutdown) -> Api {
         patience: admin.patience,
         shutdown,
         deploys: TaskTracker::new(),
+        changes: TaskTracker::new(),
         cut: CancellationToken::new(),
         openapi: openapi::describe(),
     }
@@ -152,8 +154,8 @@ impl Server {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         // A slot first: what is not accepted waits in the kernel and costs nothing here.
         while let Ok(slot) = self.slots.clone().acquire_owned().await {
-            let connection = match listener.accept().await {
-                Ok((connection, _)) => connection,
+            let (connection, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     if !is_clients_fault(&error) {
                         tracing::error!(%error, "the admin listener cannot accept");
@@ -166,14 +168,18 @@ impl Server {
             self.connections.spawn(async move {
                 let cut = server.cut.clone();
                 // Whatever goes wrong with a connection is between its client and the network.
-                let _ = cut.run_until_cancelled(server.connection(connection)).await;
+                let _ = cut.run_until_cancelled(server.connection(connection, peer)).await;
                 drop(slot);
             });
         }
     }
 
     /// Sees a connection through to its end.
-    async fn connection(self: Arc<Self>, connection: TcpStream) -> Result<(), hyper::Error> {
+    async fn connection(
+        self: Arc<Self>,
+        connection: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(), hyper::Error> {
         // Answers are whole when they are written; waiting for more would only delay them.
         let _ = connection.set_nodelay(true);
         let unread = Arc::new(AtomicBool::new(false));
@@ -181,7 +187,8 @@ impl Server {
             let (server, unread) = (self.clone(), unread.clone());
             move |request: http::Request<Incoming>| {
                 let server = server.clone();
-                let request = request.map(|body| Body::new(Watched::new(body, unread.clone())));
+                let mut request = request.map(|body| Body::new(Watched::new(body, unread.clone())));
+                request.extensions_mut().insert(Peer(peer));
                 Box::pin(async move { Ok::<_, Infallible>(server.gate.answer(request).await) })
             }
         });

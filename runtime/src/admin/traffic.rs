@@ -17,6 +17,7 @@ pub(super) type Changed = ([(HeaderName, HeaderValue); 1], axum::Json<TrafficCha
 ///
 /// The shares are from 1 to 100 percent, one per version, and sum to 100.
 #[utoipa::path(put, path = "/v1/apps/{app}/traffic", operation_id = "set_traffic", tag = "versions",
+    security(("bearer" = ["deploy"])),
     params(openapi::App, openapi::IfMatch),
     request_body = Traffic,
     responses(
@@ -30,6 +31,7 @@ pub(super) async fn put(
     change: Change,
     Json(traffic): Json<Traffic>,
 ) -> Result<Changed, ApiError> {
+    change.audit.about(&traffic);
     set(&api, &change, app, traffic).await
 }
 
@@ -43,7 +45,7 @@ pub(super) async fn set(
     let expect = change.expect(api, &app).await?;
     let functions = &api.parts.functions;
     let (previous, rev) = functions.set_traffic(&app, traffic.clone(), expect).await?;
-    tracing::info!(%app, by = change.by, %traffic, %previous, "traffic moved");
+    tracing::info!(%app, by = %change.by, %traffic, %previous, "traffic moved");
     let changed = TrafficChanged { url: api.parts.addresses.main(&app), app, traffic, previous };
     Ok(([etag(rev)], axum::Json(changed)))
 }

@@ -78,6 +78,7 @@ enum Format {
 /// From hourly rows (UTC). A request counts in the hour in which it ended; what a deleted app used
 /// stays.
 #[utoipa::path(get, path = "/v1/usage", operation_id = "usage", tag = "usage",
+    security(("bearer" = ["read"])),
     params(UsageParams),
     responses(
         (status = 200, description = "What was used.", content(
@@ -97,6 +98,7 @@ pub(super) async fn of_node(
 ///
 /// The same for one app, which may have been deleted since.
 #[utoipa::path(get, path = "/v1/apps/{app}/usage", operation_id = "app_usage", tag = "usage",
+    security(("bearer" = ["read"])),
     params(openapi::App, UsageParams),
     responses(
         (status = 200, description = "What was used.", content(

@@ -18,6 +18,7 @@ use faas_api::{
 /// Newest first; only the versions that are kept.
 #[utoipa::path(get, path = "/v1/apps/{app}/versions", operation_id = "list_versions",
     tag = "versions",
+    security(("bearer" = ["read"]), ("bearer" = ["deploy"])),
     params(openapi::App),
     responses((status = 200, description = "Its versions.", body = VersionList), AppRead))]
 pub(super) async fn list(
@@ -35,6 +36,7 @@ pub(super) async fn list(
 /// Describe a version
 #[utoipa::path(get, path = "/v1/apps/{app}/versions/{version}", operation_id = "describe_version",
     tag = "versions",
+    security(("bearer" = ["read"]), ("bearer" = ["deploy"])),
     params(openapi::App, openapi::Version),
     responses((status = 200, description = "The version.", body = Version), AppRead))]
 pub(super) async fn describe(
@@ -52,6 +54,7 @@ pub(super) async fn describe(
 /// All traffic goes to it: the way to roll back and to roll forward.
 #[utoipa::path(post, path = "/v1/apps/{app}/versions/{version}/activate",
     operation_id = "activate_version", tag = "versions",
+    security(("bearer" = ["deploy"])),
     params(openapi::App, openapi::Version, openapi::IfMatch),
     responses(
         (status = 200, description = "It is live.", body = TrafficChanged, headers(
@@ -74,6 +77,7 @@ pub(super) async fn activate(
 /// It stays however many newer ones there are, until it is no longer pinned.
 #[utoipa::path(put, path = "/v1/apps/{app}/versions/{version}/pin", operation_id = "pin_version",
     tag = "versions",
+    security(("bearer" = ["deploy"])),
     params(openapi::App, openapi::Version, openapi::IfMatch),
     responses((status = 204, description = "It is kept."), AppChange))]
 pub(super) async fn pin(
@@ -90,6 +94,7 @@ pub(super) async fn pin(
 /// It is removed when there are enough newer ones, as any other.
 #[utoipa::path(delete, path = "/v1/apps/{app}/versions/{version}/pin",
     operation_id = "unpin_version", tag = "versions",
+    security(("bearer" = ["deploy"])),
     params(openapi::App, openapi::Version, openapi::IfMatch),
     responses((status = 204, description = "It is as any other."), AppChange))]
 pub(super) async fn unpin(
@@ -110,7 +115,7 @@ async fn set_pin(
 ) -> Result<StatusCode, ApiError> {
     let expect = change.expect(api, app).await?;
     api.parts.functions.pin(app, id, pinned, expect).await?;
-    tracing::info!(%app, version = %id, by = change.by, pinned, "pinned");
+    tracing::info!(%app, version = %id, by = %change.by, pinned, "pinned");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -2,16 +2,18 @@
 //! compared with this one.
 
 use super::{
-    BlobWriter, Blobs, Change, Doc, DocKey, Expect, Registry, Rev, StorageError, UsageKey,
-    UsageQuery, UsageStore, Used,
+    BlobWriter, Blobs, Change, Doc, DocKey, Expect, Journal, JournalQuery, JournalRecord, Registry,
+    Rev, Seq, StorageError, UsageKey, UsageQuery, UsageStore, Used,
     feed::Feed,
     files::{blocking, failed, lock, write_private_file},
+    journal,
     registry::check_size,
     usage::{Hour, SumKey, Sums},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use faas_api::Digest;
+use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
     env,
@@ -121,6 +123,40 @@ impl UsageStore for MemoryUsage {
         let count = stored.len();
         stored.retain(|key, _| key.hour >= before);
         Ok((count - stored.len()) as u64)
+    }
+}
+
+/// Records in a list; gone with the process.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryJournal {
+    state: Mutex<(Seq, BTreeMap<Seq, JournalRecord>)>,
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    async fn append(&self, mut record: JournalRecord) -> Result<Seq, StorageError> {
+        journal::check_size(&record)?;
+        record.time = Timestamp::from_millisecond(record.time.as_millisecond())
+            .map_err(|error| StorageError::Failed(error.to_string()))?;
+        let mut state = lock(&self.state);
+        state.0 += 1;
+        let seq = state.0;
+        state.1.insert(seq, record);
+        Ok(seq)
+    }
+
+    async fn read(&self, query: JournalQuery) -> Result<Vec<(Seq, JournalRecord)>, StorageError> {
+        let state = lock(&self.state);
+        let newest_first = state.1.iter().rev().filter(|(seq, record)| query.wants(**seq, record));
+        let wanted = newest_first.take(query.limit);
+        Ok(wanted.map(|(seq, record)| (*seq, record.clone())).collect())
+    }
+
+    async fn trim(&self, before: Timestamp) -> Result<u64, StorageError> {
+        let mut state = lock(&self.state);
+        let kept = state.1.len();
+        state.1.retain(|_, record| record.time >= before);
+        Ok((kept - state.1.len()) as u64)
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`registry`] | `trait Registry`: small documents with revisions – what is deployed |
 //! | [`blobs`] | `trait Blobs`: artifacts by digest |
 //! | [`usage`] | `trait UsageStore`: what functions used, hour by hour |
+//! | [`journal`] | `trait Journal`: what happened, appended and read |
 //! | `memory` | all in memory: the executable specification, and what unit tests use |
 //! | [`embedded`] | all on this machine's disk: SQLite and files – the default |
 //! | [`data_dir`] | the data directory: its lock, its keys |
@@ -22,12 +23,15 @@ pub(crate) mod data_dir;
 pub(crate) mod embedded;
 mod feed;
 pub(crate) mod files;
+pub(crate) mod journal;
 #[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod registry;
 pub(crate) mod usage;
 
 pub(crate) use blobs::{BlobWriter, Blobs};
+pub(crate) use files::random;
+pub(crate) use journal::{Journal, JournalQuery, JournalRecord, Seq};
 pub(crate) use registry::{Change, Doc, DocKey, Expect, Registry, Rev};
 pub(crate) use usage::{UsageKey, UsageQuery, UsageStore, Used};
 

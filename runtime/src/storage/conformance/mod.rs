@@ -2,14 +2,15 @@
 //! failing one says what is broken and in which implementation.
 
 mod blobs;
+mod journal;
 mod model;
 mod registry;
 mod usage;
 mod watch;
 
 use super::{
-    Blobs, Change, Doc, DocKey, Registry, Rev, UsageStore,
-    memory::{MemoryBlobs, MemoryRegistry, MemoryUsage},
+    Blobs, Change, Doc, DocKey, Journal, Registry, Rev, UsageStore,
+    memory::{MemoryBlobs, MemoryJournal, MemoryRegistry, MemoryUsage},
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ struct Subject {
     registry: Arc<dyn Registry>,
     blobs: Arc<dyn Blobs>,
     usage: Arc<dyn UsageStore>,
+    journal: Arc<dyn Journal>,
     /// Removed at the end.
     _dir: Option<TempDir>,
 }
@@ -31,16 +33,26 @@ struct Subject {
 impl Subject {
     async fn memory() -> Self {
         let (registry, blobs) = (MemoryRegistry::default(), MemoryBlobs::default());
-        let usage = Arc::new(MemoryUsage::default());
-        Self { registry: Arc::new(registry), blobs: Arc::new(blobs), usage, _dir: None }
+        Self {
+            registry: Arc::new(registry),
+            blobs: Arc::new(blobs),
+            usage: Arc::new(MemoryUsage::default()),
+            journal: Arc::new(MemoryJournal::default()),
+            _dir: None,
+        }
     }
 
     async fn embedded() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (registry, blobs) = super::embedded::open(dir.path()).await.unwrap();
         let registry = Arc::new(registry);
-        let usage = registry.clone();
-        Self { registry, blobs: Arc::new(blobs), usage, _dir: Some(dir) }
+        Self {
+            registry: registry.clone(),
+            blobs: Arc::new(blobs),
+            usage: registry.clone(),
+            journal: registry,
+            _dir: Some(dir),
+        }
     }
 }
 
@@ -91,6 +103,12 @@ suite!(memory embedded; {
         u5_the_old_is_forgotten
         u6_nothing_wraps
         u7_concurrent_additions_all_count;
+    journal:
+        j1_records_come_newest_first_and_whole
+        j2_a_query_gets_what_it_asks_for
+        j3_what_is_old_is_dropped_and_no_place_is_used_twice
+        j4_a_record_has_a_largest_size
+        j5_concurrent_records_are_all_kept;
 });
 
 fn key(text: &str) -> DocKey {

@@ -182,9 +182,9 @@ pub(super) async fn w6_what_is_told_can_be_read(subject: Subject) {
 }
 
 pub(super) async fn w7_a_watch_ends_with_the_registry(subject: Subject) {
-    let Subject { registry, blobs, usage, _dir } = subject;
-    // They may be another face of it.
-    drop((blobs, usage));
+    let Subject { registry, blobs, usage, journal, _dir } = subject;
+    // They may be other faces of it.
+    drop((blobs, usage, journal));
     let mut changes = registry.watch("", 0).await.unwrap();
     let rev = registry.put(&key("a"), "1".into(), Expect::Any).await.unwrap();
     drop(registry);

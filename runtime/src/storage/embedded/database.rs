@@ -51,6 +51,20 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (hour, app, function, version)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE journal (
+        -- Never used twice, not even when everything was dropped.
+        seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+        -- Milliseconds since 1970.
+        time    INTEGER NOT NULL,
+        subject TEXT,
+        -- Over the three others.
+        sum     INTEGER NOT NULL,
+        body    BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX journal_time ON journal (time);
+    CREATE INDEX journal_subject ON journal (subject, seq);
+",
 ];
 
 /// How long to wait for somebody who looks at the file with another program.
@@ -290,6 +304,6 @@ mod tests {
     fn a_released_step_is_never_edited() {
         let steps: Vec<_> =
             MIGRATIONS.iter().map(|sql| Digest::of(sql.as_bytes()).short()).collect();
-        assert_eq!(steps, ["bab7744e6ec1", "7399acb1851d"]);
+        assert_eq!(steps, ["bab7744e6ec1", "7399acb1851d", "17fc41fcf61b"]);
     }
 }

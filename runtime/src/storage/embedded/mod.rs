@@ -3,6 +3,7 @@
 //! | part | what it holds |
 //! |---|---|
 //! | [`registry`] | `Registry` over `state.db` |
+//! | [`journal`] | `Journal` over a table of it |
 //! | [`writer`] | the one thread that writes to it, many documents per commit |
 //! | [`readers`] | the connections that read from it |
 //! | [`documents`] | the statements, and the checksum of every document |
@@ -14,6 +15,7 @@
 mod blobs;
 mod database;
 mod documents;
+mod journal;
 mod readers;
 mod registry;
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! `Registry` over `state.db`.
 
 use super::{
-    database::open_writer,
+    database::{Fault, open_writer},
     documents,
     readers::Readers,
-    writer::{Action, Writer, WriterThread},
+    writer::{Action, JournalAction, UsageWork, Work, Writer, WriterThread},
 };
 use crate::storage::{
     Change, Doc, DocKey, Expect, Registry, Rev, StorageError, feed::Feed, registry::check_size,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use rusqlite::Connection;
 use std::{path::Path, sync::Arc};
 use tokio::sync::mpsc;
 
@@ -39,14 +40,31 @@ impl EmbeddedRegistry {
         Ok(Self { readers: Readers::new(path), writer: WriterThread::start(writer)?, feed })
     }
 
-    /// What writes to the file, for the other tables in it.
-    pub(super) fn writer(&self) -> &WriterThread {
-        &self.writer
+    async fn write_doc(
+        &self,
+        key: &DocKey,
+        action: Action,
+        expect: Expect,
+    ) -> Result<Rev, StorageError> {
+        self.writer.write(Work::Doc { key: key.clone(), action, expect }).await
     }
 
-    /// What reads from the file.
-    pub(super) fn readers(&self) -> &Arc<Readers> {
-        &self.readers
+    /// Writes to the journal, in the same commits as documents.
+    pub(super) async fn write_journal(&self, action: JournalAction) -> Result<u64, StorageError> {
+        self.writer.write(Work::Journal(action)).await
+    }
+
+    /// Writes rows of usage, in the same commits.
+    pub(super) async fn write_usage(&self, work: UsageWork) -> Result<u64, StorageError> {
+        self.writer.write(Work::Usage(work)).await
+    }
+
+    /// Reads with a connection of its own.
+    pub(super) async fn read_with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.readers.read(|connection| work(connection)).await
     }
 }
 
@@ -59,11 +77,11 @@ impl Registry for EmbeddedRegistry {
 
     async fn put(&self, key: &DocKey, body: Bytes, expect: Expect) -> Result<Rev, StorageError> {
         check_size(key, &body)?;
-        self.writer.write(key, Action::Put(body), expect).await
+        self.write_doc(key, Action::Put(body), expect).await
     }
 
     async fn delete(&self, key: &DocKey, expect: Expect) -> Result<Rev, StorageError> {
-        self.writer.write(key, Action::Delete, expect).await
+        self.write_doc(key, Action::Delete, expect).await
     }
 
     async fn list(&self, prefix: &str) -> Result<(Vec<(DocKey, Doc)>, Rev), StorageError> {

@@ -2,10 +2,12 @@
 
 use super::{EmbeddedBlobs, EmbeddedRegistry, database, open};
 use crate::storage::{
-    Blobs, Change, Doc, DocKey, Expect, Registry, Rev, StorageError, conformance::next,
+    Blobs, Change, Doc, DocKey, Expect, Journal, JournalQuery, JournalRecord, Registry, Rev,
+    StorageError, conformance::next,
 };
 use bytes::Bytes;
 use faas_api::Digest;
+use jiff::Timestamp;
 use rusqlite::Connection;
 use std::{
     fs::{self, File},
@@ -211,10 +213,14 @@ async fn a_newer_schema_is_refused_and_kept() {
     let set = |version: i64| {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
     };
+    let current: i64 = Connection::open(&path)
+        .unwrap()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
     set(9);
     let Some(StorageError::Failed(text)) = open(dir.path()).await.err() else { panic!() };
     assert!(text.contains("schema 9") && text.contains("newer server"), "{text}");
-    set(2);
+    set(current);
     let (registry, _) = open(dir.path()).await.unwrap();
     assert_eq!(registry.list("").await.unwrap(), state);
 }
@@ -340,4 +346,27 @@ fn connections_are_as_strict_as_promised() {
         assert_eq!(number(connection, "busy_timeout"), 5000);
     }
     assert!(reader.execute("DELETE FROM doc", []).is_err());
+}
+
+#[tokio::test]
+async fn the_journal_stays_and_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = JournalQuery { subjects: None, since: None, before: None, limit: 10 };
+    let time = Timestamp::from_second(7).unwrap();
+    let record = JournalRecord { time, subject: Some("shop".into()), body: "body".into() };
+    let (registry, _) = open(dir.path()).await.unwrap();
+    let seq = registry.append(record.clone()).await.unwrap();
+    drop(registry);
+    let (registry, _) = open(dir.path()).await.unwrap();
+    assert_eq!(Journal::read(&registry, all.clone()).await, Ok(vec![(seq, record.clone())]));
+    // A document's revision has nothing to do with it.
+    assert_eq!(registry.list("").await, Ok((vec![], 0)));
+    registry.trim(Timestamp::MAX).await.unwrap();
+    drop(registry);
+    let (registry, _) = open(dir.path()).await.unwrap();
+    assert!(registry.append(record).await.unwrap() > seq, "no place is used twice");
+    let other = Connection::open(dir.path().join("state.db")).unwrap();
+    other.execute("UPDATE journal SET subject = 'other'", []).unwrap();
+    let Err(StorageError::Damaged(text)) = Journal::read(&registry, all).await else { panic!() };
+    assert!(text.contains("checksum"), "{text}");
 }

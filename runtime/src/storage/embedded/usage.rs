@@ -12,15 +12,15 @@ use std::str::FromStr;
 #[async_trait]
 impl UsageStore for EmbeddedRegistry {
     async fn add(&self, rows: Vec<(UsageKey, Used)>) -> Result<(), StorageError> {
-        self.writer().usage(UsageWork::Add(rows)).await.map(drop)
+        self.write_usage(UsageWork::Add(rows)).await.map(drop)
     }
 
     async fn sum(&self, query: UsageQuery) -> Result<Option<Vec<(SumKey, Used)>>, StorageError> {
-        self.readers().read(move |connection| sum(connection, &query)).await
+        self.read_with(move |connection| sum(connection, &query)).await
     }
 
     async fn forget(&self, before: Hour) -> Result<u64, StorageError> {
-        self.writer().usage(UsageWork::Forget(before)).await
+        self.write_usage(UsageWork::Forget(before)).await
     }
 }
 

@@ -5,12 +5,14 @@
 
 use super::{
     database::{Fault, keep_log, move_log, waiting_pages},
-    documents, usage,
+    documents, journal, usage,
 };
 use crate::storage::{
-    Change, Doc, DocKey, Expect, Rev, StorageError, UsageKey, Used, feed::Feed, usage::Hour,
+    Change, Doc, DocKey, Expect, JournalRecord, Rev, StorageError, UsageKey, Used, feed::Feed,
+    usage::Hour,
 };
 use bytes::Bytes;
+use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 use std::{
     path::PathBuf,
@@ -33,16 +35,16 @@ pub(super) enum Action {
     Delete,
 }
 
-/// One write, and who waits for its result.
+/// What to do with the journal.
 #[derive(Debug)]
-pub(super) struct Write {
-    pub(super) key: DocKey,
-    pub(super) action: Action,
-    pub(super) expect: Expect,
-    pub(super) reply: oneshot::Sender<Result<Rev, StorageError>>,
+pub(super) enum JournalAction {
+    /// Add a record; its place is the answer.
+    Append(JournalRecord),
+    /// Drop what is older; how many that were is the answer.
+    Trim(Timestamp),
 }
 
-/// What to do with rows of usage, all or nothing.
+/// What to do with rows of usage.
 #[derive(Debug)]
 pub(super) enum UsageWork {
     /// Add to them.
@@ -51,19 +53,28 @@ pub(super) enum UsageWork {
     Forget(Hour),
 }
 
-/// What the writer is asked for.
+/// What to write.
 #[derive(Debug)]
-pub(super) enum Job {
-    /// A document.
-    Document(Write),
-    /// Usage, and who waits for the number of rows.
-    Usage(UsageWork, oneshot::Sender<Result<u64, StorageError>>),
+pub(super) enum Work {
+    /// A document; its revision is the answer.
+    Doc { key: DocKey, action: Action, expect: Expect },
+    /// The journal.
+    Journal(JournalAction),
+    /// Usage; the number of its rows is the answer.
+    Usage(UsageWork),
+}
+
+/// One write, and who waits for its result.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Result<u64, StorageError>>,
 }
 
 /// The writer's thread. Dropping it waits until everything that was asked for is answered.
 #[derive(Debug)]
 pub(super) struct WriterThread {
-    queue: Option<mpsc::Sender<Job>>,
+    queue: Option<mpsc::Sender<Write>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -80,31 +91,12 @@ impl WriterThread {
 
     /// Writes, and waits until that is durable. A caller that stops waiting may find the write
     /// done or not done.
-    pub(super) async fn write(
-        &self,
-        key: &DocKey,
-        action: Action,
-        expect: Expect,
-    ) -> Result<Rev, StorageError> {
-        let (reply, answer) = oneshot::channel();
-        let write = Write { key: key.clone(), action, expect, reply };
-        self.ask(Job::Document(write), answer).await
-    }
-
-    /// The same for rows of usage; returns how many it met.
-    pub(super) async fn usage(&self, work: UsageWork) -> Result<u64, StorageError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Usage(work, reply), answer).await
-    }
-
-    async fn ask<T>(
-        &self,
-        job: Job,
-        answer: oneshot::Receiver<Result<T, StorageError>>,
-    ) -> Result<T, StorageError> {
+    pub(super) async fn write(&self, work: Work) -> Result<u64, StorageError> {
         let stopped = || StorageError::Failed("the registry's writer has stopped".into());
+        let (reply, answer) = oneshot::channel();
+        let write = Write { work, reply };
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        queue.send(job).await.map_err(|_| stopped())?;
+        queue.send(write).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -136,8 +128,9 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Committed {
     /// In the order of the batch; `None` is a conflict.
-    answers: Vec<Option<Rev>>,
+    answers: Vec<Option<u64>>,
     changes: Vec<Change>,
+    written: u64,
 }
 
 impl Writer {
@@ -147,29 +140,10 @@ impl Writer {
     }
 
     /// Serves the queue until nobody can add to it.
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Self {
-        let mut jobs = Vec::with_capacity(BATCH);
+    fn run(mut self, mut queue: mpsc::Receiver<Write>) -> Self {
         let mut batch = Vec::with_capacity(BATCH);
-        while queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
-            let mut usage = Vec::new();
-            for job in jobs.drain(..) {
-                match job {
-                    Job::Document(write) => batch.push(write),
-                    Job::Usage(work, reply) => usage.push((work, reply)),
-                }
-            }
-            if !batch.is_empty() {
-                self.commit(&mut batch);
-            }
-            // After the documents: somebody waits for those.
-            for (work, reply) in usage {
-                let done = self.keep(&work).map_err(|fault| {
-                    self.note(&fault);
-                    fault.explain(&self.path)
-                });
-                // A caller that went away misses nothing but its answer.
-                reply.send(done).ok();
-            }
+        while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+            self.commit(&mut batch);
         }
         tracing::debug!(written = self.written, commits = self.commits, "registry closed");
         self
@@ -179,8 +153,8 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Write>) {
         match self.transact(batch) {
             Ok(committed) => {
-                self.written += committed.changes.len() as u64;
-                self.commits += u64::from(!committed.changes.is_empty());
+                self.written += committed.written;
+                self.commits += u64::from(committed.written > 0);
                 self.feed.publish(committed.changes);
                 for (write, answer) in batch.drain(..).zip(committed.answers) {
                     // A caller that went away misses nothing but its answer.
@@ -199,19 +173,6 @@ impl Writer {
         }
     }
 
-    /// Makes usage durable.
-    fn keep(&mut self, work: &UsageWork) -> Result<u64, Fault> {
-        if let Some(why) = &self.broken {
-            return Err(Fault::Refused(why.clone()));
-        }
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let rows = usage::work(&transaction, work)?;
-        transaction.commit()?;
-        self.move_log();
-        Ok(rows)
-    }
-
     fn transact(&mut self, batch: &[Write]) -> Result<Committed, Fault> {
         if let Some(why) = &self.broken {
             return Err(Fault::Refused(why.clone()));
@@ -221,17 +182,36 @@ impl Writer {
         let mut head = documents::head(&transaction)?;
         let mut committed = Committed::default();
         for write in batch {
-            let answer = match outcome(write, documents::rev(&transaction, &write.key)?) {
-                Outcome::Conflict => None,
-                Outcome::Nothing => Some(head),
-                Outcome::Change => {
-                    head += 1;
-                    committed.changes.push(apply(&transaction, write, head)?);
-                    Some(head)
+            let answer = match &write.work {
+                Work::Doc { key, action, expect } => {
+                    match outcome(action, *expect, documents::rev(&transaction, key)?) {
+                        Outcome::Conflict => None,
+                        Outcome::Nothing => Some(head),
+                        Outcome::Change => {
+                            head += 1;
+                            committed.changes.push(apply(&transaction, key, action, head)?);
+                            Some(head)
+                        }
+                    }
+                }
+                Work::Journal(JournalAction::Append(record)) => {
+                    committed.written += 1;
+                    Some(journal::append(&transaction, record)?)
+                }
+                Work::Journal(JournalAction::Trim(before)) => {
+                    let dropped = journal::trim(&transaction, *before)?;
+                    committed.written += dropped;
+                    Some(dropped)
+                }
+                Work::Usage(work) => {
+                    let rows = usage::work(&transaction, work)?;
+                    committed.written += rows;
+                    Some(rows)
                 }
             };
             committed.answers.push(answer);
         }
+        committed.written += committed.changes.len() as u64;
         if !committed.changes.is_empty() {
             documents::set_head(&transaction, head)?;
         }
@@ -286,26 +266,30 @@ enum Outcome {
     Change,
 }
 
-fn outcome(write: &Write, found: Option<Rev>) -> Outcome {
-    match (&write.action, found) {
-        (Action::Delete, None) if write.expect == Expect::Any => Outcome::Nothing,
+fn outcome(action: &Action, expect: Expect, found: Option<Rev>) -> Outcome {
+    match (action, found) {
+        (Action::Delete, None) if expect == Expect::Any => Outcome::Nothing,
         (Action::Delete, None) => Outcome::Conflict,
-        _ if write.expect.holds(found) => Outcome::Change,
+        _ if expect.holds(found) => Outcome::Change,
         _ => Outcome::Conflict,
     }
 }
 
-fn apply(connection: &Connection, write: &Write, rev: Rev) -> Result<Change, Fault> {
-    let key = write.key.clone();
-    match &write.action {
+fn apply(
+    connection: &Connection,
+    key: &DocKey,
+    action: &Action,
+    rev: Rev,
+) -> Result<Change, Fault> {
+    match action {
         Action::Put(body) => {
             let doc = Doc { body: body.clone(), rev };
-            documents::put(connection, &key, &doc)?;
-            Ok(Change::Put(key, doc))
+            documents::put(connection, key, &doc)?;
+            Ok(Change::Put(key.clone(), doc))
         }
         Action::Delete => {
-            documents::delete(connection, &key)?;
-            Ok(Change::Deleted(key, rev))
+            documents::delete(connection, key)?;
+            Ok(Change::Deleted(key.clone(), rev))
         }
     }
 }
@@ -327,7 +311,8 @@ mod tests {
 
     fn put(key: &str, body: Bytes, expect: Expect) -> (Write, Answer) {
         let (reply, answer) = oneshot::channel();
-        (Write { key: DocKey::new(&[key]), action: Action::Put(body), expect, reply }, answer)
+        let work = Work::Doc { key: DocKey::new(&[key]), action: Action::Put(body), expect };
+        (Write { work, reply }, answer)
     }
 
     /// Commits puts of `bytes` bytes each together, and returns their answers.
@@ -350,7 +335,7 @@ mod tests {
         let mut answers = Vec::new();
         for n in 0..2 * BATCH + 7 {
             let (write, answer) = put(&n.to_string(), "body".into(), Expect::Absent);
-            sender.try_send(Job::Document(write)).unwrap();
+            sender.try_send(write).unwrap();
             answers.push(answer);
         }
         drop(sender);
