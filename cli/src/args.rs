@@ -1,7 +1,9 @@
 //! The command line as typed. What it means stands in `context.rs` and in each command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use faas_api::{AppName, FunctionName, Reuse, Sticky, TokenId, Verb as TokenVerb, VersionId};
+use faas_api::{
+    AppName, FunctionName, LogLevel, Reuse, Sticky, TokenId, Verb as TokenVerb, VersionId,
+};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Functions and sites on WebAssembly, on your own machine
@@ -97,7 +99,7 @@ pub(crate) enum Verb {
     /// Delete an app and all its versions
     #[command(visible_alias = "rm")]
     Delete(App),
-    /// Show what an app's functions wrote and which requests they got
+    /// Show what functions wrote and which requests they got
     Logs(Logs),
     /// Show what functions used: requests, CPU time, memory, bytes
     Usage(Usage),
@@ -391,20 +393,41 @@ pub(crate) struct Rollback {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// The app
-    pub(crate) app: AppName,
+    /// The app (default: the project this folder is in; outside of one, all apps)
+    pub(crate) app: Option<AppName>,
+    /// All apps
+    #[arg(short, long, conflicts_with = "app")]
+    pub(crate) all: bool,
     /// Go on with new lines as they come
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only lines since then: a time (RFC 3339), or how long ago (`30s`, `10m`, `2h`, `1d`)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
+    /// Only lines until then, written as --since
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub(crate) until: Option<String>,
     /// At most so many lines, the newest
     #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
+    pub(crate) limit: Option<u64>,
+    /// Only lines of requests that ended so: `500`, `5xx`, `404,5xx`
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// Only lines of one version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Option<VersionId>,
+    /// Only lines of one function
+    #[arg(long, value_name = "NAME")]
+    pub(crate) function: Option<FunctionName>,
     /// Only lines of one request
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+    /// Only lines that matter at least so much: trace, debug, info, warn, error or critical
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) level: Option<LogLevel>,
+    /// Only lines in which this regular expression is found
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) grep: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -105,9 +105,8 @@ pub(crate) struct DeployOptions {
 #[derive(Debug, Default)]
 pub(crate) struct LogQuery {
     pub(crate) follow: bool,
-    pub(crate) since: Option<String>,
-    pub(crate) limit: Option<usize>,
-    pub(crate) request_id: Option<String>,
+    /// What else is asked for, as the API names it.
+    pub(crate) filters: Vec<(&'static str, String)>,
 }
 
 impl Client {
@@ -255,15 +254,20 @@ impl Client {
         self.send(self.call(method, &path)).await.map(drop)
     }
 
-    /// An app's log, as a stream of JSON lines.
-    pub(crate) async fn logs(&self, app: &AppName, query: &LogQuery) -> Result<LogStream<'_>> {
-        let LogQuery { follow, since, limit, request_id } = query;
-        let mut query = Vec::new();
+    /// An app's log, or that of all apps, as a stream of JSON lines.
+    pub(crate) async fn logs(
+        &self,
+        app: Option<&AppName>,
+        query: &LogQuery,
+    ) -> Result<LogStream<'_>> {
+        let LogQuery { follow, filters } = query;
+        let mut query = filters.clone();
         query.extend(follow.then(|| ("follow", "true".to_owned())));
-        query.extend(since.clone().map(|since| ("since", since)));
-        query.extend(limit.map(|limit| ("limit", limit.to_string())));
-        query.extend(request_id.clone().map(|id| ("request_id", id)));
-        let request = self.request(Method::GET, &format!("/v1/apps/{app}/logs"), &query);
+        let path = match app {
+            Some(app) => format!("/v1/apps/{app}/logs"),
+            None => "/v1/logs".to_owned(),
+        };
+        let request = self.request(Method::GET, &path, &query);
         let sent = tokio::time::timeout(CALL_TIMEOUT, request.send()).await;
         let response = sent
             .map_err(|_elapsed| self.silent(CALL_TIMEOUT))?

@@ -43,6 +43,17 @@ impl LogView {
 
     /// Takes a line, and returns what can be printed now.
     pub(crate) fn push(&mut self, line: LogLine) -> String {
+        let lost = lost(&line);
+        if !lost.is_empty() {
+            // What waits is older than what was lost.
+            let earlier = self.finish();
+            self.current = None;
+            return format!("{earlier}{}{lost}{}", self.margin(), self.take(line));
+        }
+        self.take(line)
+    }
+
+    fn take(&mut self, line: LogLine) -> String {
         let place = self.waiting.iter().position(|waiting| belongs(&waiting.first, &line));
         if matches!(line.source, LogSource::Request { .. }) {
             let below = place.map(|place| self.waiting.remove(place).text).unwrap_or_default();
@@ -50,7 +61,7 @@ impl LogView {
             self.current = Some(line.request_id);
             return text;
         }
-        let text = below(&line.source, self.margin());
+        let text = below(&line, self.margin());
         if self.current.as_ref() == Some(&line.request_id) {
             return text;
         }
@@ -121,7 +132,19 @@ impl LogView {
 }
 
 fn belongs(first: &LogLine, line: &LogLine) -> bool {
-    first.request_id == line.request_id && first.function == line.function
+    first.request_id == line.request_id && first.function == line.function && first.app == line.app
+}
+
+/// Says that lines before this one are missing.
+fn lost(line: &LogLine) -> String {
+    match line.dropped {
+        0 => String::new(),
+        1 => format!("… 1 line of {} was lost: this reader was too slow\n", line.app),
+        lost => {
+            let lost = format::count(lost);
+            format!("… {lost} lines of {} were lost: this reader was too slow\n", line.app)
+        }
+    }
 }
 
 /// The function, where it is not the only one.
@@ -166,18 +189,22 @@ fn brief(source: &LogSource) -> String {
 }
 
 /// Lines under the line of their request. A failure's text is laid out already.
-fn below(source: &LogSource, margin: &str) -> String {
-    let text = match source {
-        LogSource::Stdout { message } => format!("stdout  {message}"),
-        LogSource::Stderr { message } => format!("stderr  {message}"),
-        LogSource::Failure { message } => message.clone(),
+fn below(line: &LogLine, margin: &str) -> String {
+    let (text, hanging) = match &line.source {
+        LogSource::Stdout { message } => (format!("stdout  {message}"), ""),
+        LogSource::Stderr { message } => (format!("stderr  {message}"), ""),
+        LogSource::Log { context, message } => {
+            let context = if context.is_empty() { "" } else { &format!("{context}: ") };
+            (format!("{:<8}{context}{message}", line.level.as_str()), "          ")
+        }
+        LogSource::Failure { message } => (message.clone(), ""),
         LogSource::Request { .. } => return String::new(),
     };
     let mut indent = "  ";
     let mut lines = String::new();
     for line in text.lines() {
         lines.push_str(&format!("{margin}{indent}{}\n", format::printable(line)));
-        indent = "";
+        indent = hanging;
     }
     lines
 }
@@ -185,6 +212,7 @@ fn below(source: &LogSource, margin: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use faas_api::LogLevel;
 
     fn line(request_id: &str, source: LogSource) -> LogLine {
         LogLine {
@@ -194,6 +222,8 @@ mod tests {
             function: "main".parse().unwrap(),
             version: "v7".parse().unwrap(),
             request_id: request_id.to_owned(),
+            level: LogLevel::Warn,
+            dropped: 0,
             source,
         }
     }
@@ -239,6 +269,35 @@ mod tests {
         let rest = view.finish();
         assert!(rest.ends_with(" orders v7 B …\n  stderr  other\\u{1b}[2J\n"), "{rest}");
         assert_eq!(view.finish(), "");
+    }
+
+    #[test]
+    fn entries_have_their_level_and_lines_of_their_own() {
+        let mut view = LogView::new(Style::Full);
+        let entry = |context: &str, message: &str| {
+            let (context, message) = (context.to_owned(), message.to_owned());
+            line("A", LogSource::Log { context, message })
+        };
+        view.push(entry("payment", "declined\nforged \u{1b}[2J"));
+        view.push(entry("", "again"));
+        let text = view.push(request("A"));
+        let (_, rest) = text.split_once('\n').unwrap();
+        assert_eq!(
+            rest,
+            "  warn    payment: declined\n          forged \\u{1b}[2J\n  warn    again\n"
+        );
+    }
+
+    #[test]
+    fn what_was_lost_is_told_where_it_was() {
+        let mut view = LogView::new(Style::Full);
+        view.push(stderr("A", "before"));
+        let text = view.push(LogLine { dropped: 4000, ..request("B") });
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with(" orders v7 A …"), "{text}");
+        assert_eq!(lines[1], "  stderr  before");
+        assert_eq!(lines[2], "… 4,000 lines of orders were lost: this reader was too slow");
+        assert!(lines[3].contains(" B GET /42 "), "{text}");
     }
 
     #[test]

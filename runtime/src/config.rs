@@ -107,6 +107,12 @@ impl Config {
         if self.deploy.keep_versions == 0 {
             return value("deploy.keep_versions", "is at least 1");
         }
+        if !(64 << 10..=64 << 20).contains(&self.log.segment_bytes) {
+            return value("log.segment_bytes", "is from 65536 to 67108864 (64 MiB)");
+        }
+        if (1..2 * self.log.segment_bytes).contains(&self.log.disk_bytes) {
+            return value("log.disk_bytes", "is at least twice `log.segment_bytes`, or 0");
+        }
         self.ingress.validate()
     }
 

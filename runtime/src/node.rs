@@ -15,7 +15,12 @@ use crate::{
         data_dir::{DataDir, DataDirError},
         embedded,
     },
-    telemetry::{self, guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
+    telemetry::{
+        self,
+        guest_logs::{Disk, GuestLogs, disk::DiskLimits},
+        metrics::Metrics,
+        usage::UsageKeeper,
+    },
     tokens::Tokens,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -168,7 +173,10 @@ pub async fn run(
     if tokio::time::timeout(LAST_WRITES, node.tokens.write_uses()).await.is_err() {
         tracing::warn!("when tokens were last used is not written down: the disk takes too long");
     }
+    let logs = node.logs.clone();
     drop(node);
+    // Whatever went wrong with it was told already.
+    let _ = tokio::task::spawn_blocking(move || logs.finish()).await;
     Ok(())
 }
 
@@ -201,7 +209,7 @@ impl Node {
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
-        let logs = Arc::new(GuestLogs::counted(config.log.function_lines, metrics.clone()));
+        let logs = open_logs(config, &data_dir, metrics.clone()).await;
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);
         tracing::info!(pool = %plan, code = %plan.capacity, "sized for this machine");
         let engine = Engine::new(EngineParts {
@@ -229,6 +237,7 @@ impl Node {
                 .await
                 .map_err(failed)?;
         let functions = Arc::new(functions);
+        logs.forget_others();
         let addresses =
             Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing);
         let deployer = Arc::new(Deployer::new(DeployerParts {
@@ -299,6 +308,27 @@ impl Node {
             token_file: self.data_dir.token_file().to_owned(),
         })
     }
+}
+
+/// The logs of functions. A folder for them that cannot be used keeps no node from serving.
+async fn open_logs(config: &Config, data_dir: &DataDir, metrics: Arc<Metrics>) -> Arc<GuestLogs> {
+    let log = &config.log;
+    let limits = DiskLimits { bytes: log.disk_bytes, segment_bytes: log.segment_bytes };
+    let dir = data_dir.logs_dir();
+    let opened = match log.disk_bytes {
+        0 => None,
+        _ => {
+            let dir = dir.clone();
+            let open = tokio::task::spawn_blocking(move || Disk::open(&dir, limits));
+            Some(open.await.map_err(io::Error::other).flatten())
+        }
+    };
+    let disk = opened.and_then(|opened| {
+        let dir = dir.display();
+        let told = |error| tracing::error!(%error, %dir, "functions' logs are kept in memory only");
+        opened.map_err(told).ok()
+    });
+    Arc::new(GuestLogs::new(log.function_lines, metrics, disk))
 }
 
 /// A child that was being started when the last server was killed may hold its lock for a moment.

@@ -262,11 +262,12 @@ fn logs_are_read_and_followed() {
     for word in ["GET /log", "200", "error line 0", "error line 1", "v1"] {
         assert!(log.contains(word), "no `{word}` in {log}");
     }
-    let one = data(&node, "logs cgi01 --limit 1");
-    assert_eq!(one["lines"].as_array().unwrap().len(), 1);
-    assert_eq!(one["lines"][0]["source"], "request");
-    assert_eq!(data(&node, "logs cgi01 --since 1d")["lines"].as_array().unwrap().len(), 3);
-    assert_eq!(data(&node, "logs http03")["lines"], serde_json::json!([]));
+    let lines = |words: &str| run(&node, &format!("{words} -o json")).expect(0).json_lines();
+    let one = lines("logs cgi01 --limit 1");
+    assert_eq!(one.len(), 1);
+    assert_eq!(one[0]["source"], "request");
+    assert_eq!(lines("logs cgi01 --since 1d").len(), 3);
+    assert_eq!(lines("logs http03").len(), 0);
 
     let mut text = Following::start(node.cli(["logs", "cgi01", "-f"]));
     let mut json = Following::start(node.cli(["logs", "cgi01", "-f", "-o", "json"]));

@@ -240,8 +240,8 @@ fn paths_are_not_touched() {
                 .cli(["logs", guest.app(), "--request-id", id, "-o", "json"])
                 .run()
                 .expect(0)
-                .json();
-            assert_eq!(log["data"]["lines"][0]["path"], path, "{guest:?}");
+                .json_lines();
+            assert_eq!(log[0]["path"], path, "{guest:?}");
         }
     }
 }
@@ -255,8 +255,7 @@ fn what_it_logs() {
         assert_eq!(answer.text(), "5\n", "nothing of it is in the answer");
         let id = answer.header("x-request-id").unwrap();
         let args = ["logs", guest.app(), "--request-id", id, "-o", "json"];
-        let log = node.cli(args).run().expect(0).json();
-        let lines = log["data"]["lines"].as_array().unwrap();
+        let lines = node.cli(args).run().expect(0).json_lines();
         let said: Vec<&str> = lines
             .iter()
             .filter(|line| line["source"] == "stderr")
@@ -268,8 +267,7 @@ fn what_it_logs() {
         let answer = node.get(&format!("/{}/log?lines=10000", guest.app())).expect(200);
         let id = answer.header("x-request-id").unwrap();
         let args = ["logs", guest.app(), "--request-id", id, "-o", "json"];
-        let log = node.cli(args).run().expect(0).json();
-        let lines = log["data"]["lines"].as_array().unwrap().len();
+        let lines = node.cli(args).run().expect(0).json_lines().len();
         assert!((10..200).contains(&lines), "{guest:?}: {lines}");
     }
 }

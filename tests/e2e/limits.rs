@@ -24,9 +24,8 @@ fn path(guest: Guest, path: &str) -> String {
 
 /// The lines of a function's log that came from this source.
 fn lines(node: &Node, guest: Guest, source: &str) -> Vec<Value> {
-    let logs = node.cli(["logs", guest.app(), "-o", "json"]).run().expect(0).json();
-    let lines = logs["data"]["lines"].as_array().unwrap().iter();
-    lines.filter(|line| line["source"] == source).cloned().collect()
+    let lines = node.cli(["logs", guest.app(), "-o", "json"]).run().expect(0).json_lines();
+    lines.into_iter().filter(|line| line["source"] == source).collect()
 }
 
 /// Waits until the log says why the last call failed, in these words.

@@ -25,6 +25,7 @@ mod guest_view;
 mod http;
 mod isolation;
 mod limits;
+mod log_files;
 mod logs;
 mod metrics;
 mod previews;

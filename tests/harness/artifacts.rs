@@ -82,6 +82,14 @@ pub fn example(name: &str) -> PathBuf {
     file
 }
 
+/// A guest that writes through `wasi:logging`: `logging02` or `logging03`.
+///
+/// # Panics
+/// When it was not built.
+pub fn logging(name: &str) -> Vec<u8> {
+    read(&target().join(format!("guests/wasm32-wasip2/release/guest_{name}.wasm")))
+}
+
 /// A program of tests/guests/wat, assembled.
 ///
 /// # Panics

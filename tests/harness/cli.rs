@@ -181,6 +181,18 @@ impl Output {
         self
     }
 
+    /// The JSON lines of a command that streams.
+    ///
+    /// # Panics
+    /// When a line is no JSON.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<Value> {
+        let read = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
+        self.stdout.lines().map(read).collect()
+    }
+
     /// The one document that `-o json` gives.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 //! `faas audit`
 
-use super::logs::check_since;
+use super::logs::check_time;
 use crate::{
     args,
     context::Context,
@@ -13,7 +13,7 @@ use faas_api::AuditEntry;
 pub(crate) async fn run(context: &Context, args: args::Audit) -> Result<Outcome> {
     let args::Audit { app, since, limit } = args;
     if let Some(since) = &since {
-        check_since(since)?;
+        check_time("--since", since)?;
     }
     let mut query = vec![("limit", limit.to_string())];
     query.extend(app.map(|app| ("app", app.to_string())));

@@ -17,6 +17,7 @@ use crate::{
 };
 use faas_api::{AppName, Deployed, Manifest, manifest::NewVersion};
 use faas_runtime::{Config, Ready, Shutdown};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{
     io::ErrorKind,
@@ -306,6 +307,9 @@ async fn follow(
     client: &Client,
     mut app: latest::Receiver<Option<AppName>>,
 ) -> Result<()> {
+    // Not what an earlier session has left.
+    let since = Timestamp::now().to_string();
+    let query = LogQuery { follow: true, filters: vec![("since", since)] };
     let mut view = LogView::new(Style::Brief);
     let mut stream: Option<(AppName, LogStream<'_>)> = None;
     loop {
@@ -314,7 +318,7 @@ async fn follow(
                 let wanted = app.borrow_and_update().clone();
                 match (changed, wanted) {
                     (Err(_), _) => return Ok(()),
-                    (Ok(()), Some(app)) => stream = open(ui, client, stream, app).await,
+                    (Ok(()), Some(app)) => stream = open(ui, client, &query, stream, app).await,
                     (Ok(()), None) => {}
                 }
             }
@@ -336,6 +340,7 @@ async fn follow(
 async fn open<'a>(
     ui: &Ui,
     client: &'a Client,
+    query: &LogQuery,
     stream: Option<(AppName, LogStream<'a>)>,
     app: AppName,
 ) -> Option<(AppName, LogStream<'a>)> {
@@ -344,7 +349,7 @@ async fn open<'a>(
     {
         return Some((open, stream));
     }
-    match client.logs(&app, &LogQuery { follow: true, ..LogQuery::default() }).await {
+    match client.logs(Some(&app), query).await {
         Ok(stream) => Some((app, stream)),
         Err(error) => {
             ui.notice(&format!("the log of `{app}` cannot be followed: {error}"));

@@ -1,40 +1,84 @@
-//! `faas logs APP`
+//! `faas logs [APP]`
 
 use crate::{
     args,
     client::{LogQuery, LogStream},
     context::Context,
-    error::{CliError, Result},
+    error::{CliError, Exit, Result},
     log_view::{LogView, Style},
+    project::Project,
     ui::{Outcome, Ui},
 };
+use faas_api::{AppName, ErrorCode, StatusSet};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use std::path::Path;
 
 pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> {
-    if let Some(since) = &args.since {
-        check_since(since)?;
-    }
-    let args::Logs { app, follow, since, limit, request_id } = args;
+    let query = query(&args)?;
+    let app = app(args.app, args.all)?;
     let client = context.client()?;
-    let query = LogQuery { follow, since, limit, request_id };
-    let stream = client.logs(&app, &query).await?;
-    match (context.ui.is_json(), follow) {
-        (true, true) => pass_on(&context.ui, stream).await,
-        (true, false) => collect(stream).await,
-        (false, _) => show(&context.ui, stream).await,
+    let stream = client.logs(app.as_ref(), &query).await.map_err(mistake)?;
+    match context.ui.is_json() {
+        true => pass_on(&context.ui, stream).await,
+        false => show(&context.ui, stream).await,
     }
 }
 
+/// Whose log is shown: the app that is named, else the project's; outside of one, all of them.
+fn app(named: Option<AppName>, all: bool) -> Result<Option<AppName>> {
+    if named.is_some() || all {
+        return Ok(named);
+    }
+    match Project::find(Path::new("."), None) {
+        Ok(project) => Ok(Some(project.app)),
+        Err(error) if error.code == "no_project" => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is asked for, checked as far as it can be here.
+fn query(args: &args::Logs) -> Result<LogQuery> {
+    for (flag, time) in [("--since", &args.since), ("--until", &args.until)] {
+        if let Some(time) = time {
+            check_time(flag, time)?;
+        }
+    }
+    if let Some(status) = &args.status {
+        status.parse::<StatusSet>().map_err(|why| {
+            CliError::usage(format!("--status: {why}")).hint("write 500, 5xx, or several: 404,5xx")
+        })?;
+    }
+    let mut filters = Vec::new();
+    let mut filter = |name, value: Option<String>| filters.extend(value.map(|value| (name, value)));
+    filter("since", args.since.clone());
+    filter("until", args.until.clone());
+    filter("limit", args.limit.map(|limit| limit.to_string()));
+    filter("status", args.status.clone());
+    filter("version", args.version.map(|version| version.to_string()));
+    filter("function", args.function.as_ref().map(ToString::to_string));
+    filter("request_id", args.request_id.clone());
+    filter("level", args.level.map(|level| level.to_string()));
+    filter("grep", args.grep.clone());
+    Ok(LogQuery { follow: args.follow, filters })
+}
+
 /// A time (RFC 3339), or a number and a unit.
-pub(super) fn check_since(since: &str) -> Result<()> {
-    let number = since.strip_suffix(['s', 'm', 'h', 'd']);
+pub(super) fn check_time(flag: &str, time: &str) -> Result<()> {
+    let number = time.strip_suffix(['s', 'm', 'h', 'd']);
     let relative = number.is_some_and(|number| number.parse::<u32>().is_ok());
-    if relative || since.parse::<Timestamp>().is_ok() {
+    if relative || time.parse::<Timestamp>().is_ok() {
         return Ok(());
     }
-    Err(CliError::usage(format!("`{since}` is no time"))
+    Err(CliError::usage(format!("{flag}: `{time}` is no time"))
         .hint("write 30s, 10m, 2h, 1d, or a time as 2026-11-20T12:00:00Z"))
+}
+
+/// What a server does not understand of a query came from the command line.
+fn mistake(mut error: CliError) -> CliError {
+    if error.code == ErrorCode::BadRequest.as_str() {
+        error.exit = Exit::Usage;
+    }
+    error
 }
 
 async fn pass_on(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
@@ -42,14 +86,6 @@ async fn pass_on(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
         ui.json_line(&line)?;
     }
     Ok(Outcome::streamed())
-}
-
-async fn collect(mut stream: LogStream<'_>) -> Result<Outcome> {
-    let mut lines: Vec<Value> = Vec::new();
-    while let Some(line) = stream.next().await? {
-        lines.push(line);
-    }
-    Outcome::new(&json!({ "lines": lines }), "")
 }
 
 async fn show(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {

@@ -4,7 +4,7 @@ use crate::{
     command::Faas,
     server::{Reply, Server},
 };
-use faas_api::{LogLine, LogSource};
+use faas_api::{LogLevel, LogLine, LogSource};
 use serde_json::{Value, json};
 use std::sync::{Mutex, mpsc};
 
@@ -16,6 +16,8 @@ fn line(seq: u64, request_id: &str, source: LogSource) -> LogLine {
         function: "main".parse().unwrap(),
         version: "v7".parse().unwrap(),
         request_id: request_id.to_owned(),
+        level: LogLevel::Info,
+        dropped: 0,
         source,
     }
 }
@@ -61,9 +63,48 @@ fn requests_with_what_they_wrote() {
            stderr  other\n"
     );
     assert_eq!(server.asked(), ["GET /v1/apps/orders/logs?since=10m&limit=5&request_id=A"]);
-    let document = faas.run(&["logs", "orders", "-o", "json"]).exits(0).json();
-    assert_eq!(document["data"]["lines"].as_array().unwrap().len(), 4);
-    assert_eq!(document["data"]["lines"][2]["source"], json!("request"));
+    let output = faas.run(&["logs", "orders", "-o", "json"]).exits(0);
+    let lines: Vec<Value> =
+        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[2]["source"], json!("request"));
+    assert_eq!(lines[2]["level"], json!("info"));
+}
+
+#[test]
+fn every_filter_reaches_the_server() {
+    let server = Server::start(|_request| Reply::lines(&log()));
+    let faas = Faas::with_server(&server.url());
+    let filters = [
+        ("--until", "5m", "until=5m"),
+        ("--status", "404,5xx", "status=404%2C5xx"),
+        ("--version", "v3", "version=v3"),
+        ("--function", "api", "function=api"),
+        ("--level", "warn", "level=warn"),
+        ("--grep", "a+ b", "grep=a%2B+b"),
+    ];
+    for (flag, value, query) in filters {
+        faas.run(&["logs", "orders", flag, value]).exits(0);
+        assert_eq!(server.asked().last().unwrap(), &format!("GET /v1/apps/orders/logs?{query}"));
+    }
+}
+
+#[test]
+fn without_an_app_it_is_the_projects_or_all() {
+    let server = Server::start(|_request| Reply::lines(&log()));
+    let faas = Faas::with_server(&server.url());
+    let last = || server.asked().last().unwrap().clone();
+    faas.run(&["logs"]).exits(0);
+    assert_eq!(last(), "GET /v1/logs");
+    let manifest = "[app]\nname = \"shop\"\n[functions.main]\nsource = \"x.wasm\"\n";
+    std::fs::write(faas.dir().join("faas.toml"), manifest).unwrap();
+    faas.run(&["logs"]).exits(0);
+    assert_eq!(last(), "GET /v1/apps/shop/logs");
+    faas.run(&["logs", "--all"]).exits(0);
+    assert_eq!(last(), "GET /v1/logs");
+    faas.run(&["logs", "orders"]).exits(0);
+    assert_eq!(last(), "GET /v1/apps/orders/logs");
+    faas.run(&["logs", "orders", "--all"]).exits(2);
 }
 
 /// A server whose log a test writes as it goes.

@@ -34,6 +34,13 @@ fn a_wrong_command_line_exits_2() {
         &["--server", "localhost:8081", "list"],
         &["-C", "nowhere", "list"],
         &["logs", "hello", "--since", "soon"],
+        &["logs", "hello", "--until", "+1s"],
+        &["logs", "hello", "--until", "1h", "--follow"],
+        &["logs", "hello", "--status", "6xx"],
+        &["logs", "hello", "--version", "3"],
+        &["logs", "hello", "--level", "loud"],
+        &["logs", "hello", "--function", "A"],
+        &["logs", "hello", "--limit", "-1"],
         &["invoke", "hello", "-H", "no header"],
     ] {
         let output = faas.run(args).exits(2);

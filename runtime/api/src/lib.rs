@@ -26,7 +26,7 @@ pub use audit::{AuditEntry, AuditList};
 pub use deploy::{DeployEvent, Deployed, Planned, Stored};
 pub use digest::Digest;
 pub use error::{ErrorBody, ErrorCode, ImportProblem};
-pub use logs::{LogLine, LogSource};
+pub use logs::{LogLevel, LogLine, LogSource, StatusSet};
 pub use manifest::{FunctionSpec, Manifest, Settings};
 pub use names::{AppName, Domain, FunctionName, NameError, TokenId, VarName, VersionId};
 pub use routes::{Route, RouteError, Segment};

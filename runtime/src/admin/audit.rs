@@ -268,7 +268,7 @@ pub(super) async fn read(
             .as_ref()
             .map(|apps| apps.iter().map(ToString::to_string).collect()),
     };
-    let since = query.since.as_deref().map(|text| logs::since(text, clock::now()));
+    let since = query.since.as_deref().map(|text| logs::time("since", text, clock::now()));
     let wanted = JournalQuery {
         subjects,
         since: since.transpose()?,

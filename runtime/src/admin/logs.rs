@@ -1,22 +1,22 @@
-//! `GET /v1/apps/{app}/logs`
+//! `GET /v1/apps/{app}/logs` and `GET /v1/logs`
 
 use super::{
     Api, State,
     deploy::{NDJSON, ndjson},
     error::ApiError,
     extract::{self, AppPath, Query, bad_query},
-    openapi::{self, AppRead},
+    openapi::{self, AppRead, Common},
 };
 use crate::{
     clock,
-    telemetry::guest_logs::{self, LogReader},
+    telemetry::guest_logs::{self, LogReader, reader::Audience},
 };
 use axum::{
     http::{HeaderMap, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use faas_api::LogLine;
+use faas_api::{FunctionName, LogLevel, LogLine, VersionId};
 use futures::{Stream, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -41,18 +41,73 @@ pub(super) struct LogsQuery {
                    T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
     )]
     since: Option<String>,
-    /// Of the lines there are, only the newest so many.
+    /// Only lines until this time, written as `since`. Not with `follow`.
+    #[param(
+        example = "5m",
+        pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])\
+                   T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+    )]
+    until: Option<String>,
+    /// Of the lines there are, only the newest so many. Without this and `since`: as many as the
+    /// node keeps in memory of one app.
     limit: Option<u64>,
     /// Only lines of this request.
     #[param(example = "01KB3W5S4M6B2N9Q1RZ8T7XVCD")]
     request_id: Option<String>,
+    /// Only lines of requests that ended with one of these statuses: `500`, `5xx`, `404,5xx`. What
+    /// a function wrote comes when its request has ended.
+    #[param(example = "5xx", pattern = "^([1-5]([0-9]{2}|xx))(,[1-5]([0-9]{2}|xx))*$")]
+    status: Option<String>,
+    /// Only lines of this version.
+    #[param(value_type = Option<String>, example = "v3", pattern = "^v[1-9][0-9]{0,8}$")]
+    version: Option<VersionId>,
+    /// Only lines of this function.
+    #[param(value_type = Option<String>, example = "main", pattern = "^[a-z][a-z0-9]{0,39}$")]
+    function: Option<FunctionName>,
+    /// Only lines that matter at least so much.
+    level: Option<LogLevel>,
+    /// Only lines in which this regular expression is found: in the text that was written, of a
+    /// request in `GET /path 500 guest_trap`.
+    #[param(example = "time(d )?out", pattern = "^[a-z ]{0,100}$")]
+    grep: Option<String>,
+}
+
+impl LogsQuery {
+    fn wanted(&self) -> Result<guest_logs::Query, ApiError> {
+        if self.follow && self.until.is_some() {
+            return Err(bad_query("`until` and `follow` exclude each other"));
+        }
+        let now = clock::now();
+        let since = self.since.as_deref().map(|text| time("since", text, now)).transpose()?;
+        let until = self.until.as_deref().map(|text| time("until", text, now)).transpose()?;
+        let status =
+            self.status.as_deref().map(str::parse).transpose().map_err(|why: String| {
+                bad_query(&format!("`status`: {why}")).hint("write 500, 5xx, or several: 404,5xx")
+            })?;
+        let grep = self.grep.as_deref().map(guest_logs::Query::pattern).transpose();
+        let grep = grep.map_err(|why| {
+            bad_query(&format!("`grep` is no pattern: {why}"))
+                .hint("write `\\` before what should stand for itself: \\. \\( \\[ \\*")
+        })?;
+        Ok(guest_logs::Query {
+            since,
+            until,
+            request_id: self.request_id.clone(),
+            status,
+            version: self.version,
+            function: self.function.clone(),
+            level: self.level,
+            grep,
+            limit: self.limit,
+        })
+    }
 }
 
 /// Read an app's log
 ///
 /// Oldest line first, one JSON document per line; with `accept: text/event-stream` as events.
-/// A gap in the numbers means that lines were displaced before they could be sent. An empty line
-/// while following says that the connection lives.
+/// A line with `dropped` says that so many before it were displaced before they could be sent. An
+/// empty line while following says that the connection lives.
 #[utoipa::path(get, path = "/v1/apps/{app}/logs", operation_id = "read_logs", tag = "apps",
     security(("bearer" = ["read"])),
     params(openapi::App, LogsQuery),
@@ -67,48 +122,68 @@ pub(super) async fn read(
     Query(query): Query<LogsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let since = query.since.as_deref().map(|text| since(text, clock::now()));
-    let wanted = guest_logs::Query {
-        since: since.transpose()?,
-        request_id: query.request_id,
-        limit: query.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-    };
+    let wanted = query.wanted()?;
     api.parts.functions.get(&app).await?;
     // Not made here: an app that was deleted in between would get a log for ever.
-    let reader = api.parts.logs.get(&app).map(|log| log.reader(&wanted));
-    let form = match extract::accepts(&headers, SSE) && !extract::accepts(&headers, NDJSON) {
-        true => Form::Events,
-        false => Form::Lines,
-    };
-    let following = query.follow;
-    let pages = stream::unfold(reader, move |reader| {
-        let api = api.clone();
-        async move { next(&api, reader?, following, form).await }
-    });
-    Ok(form.response(pages))
+    let reader = api.parts.logs.get(&app).map(|log| log.reader(wanted));
+    Ok(Form::of(&headers).stream(api, reader, query.follow))
+}
+
+/// Read the log of all apps
+///
+/// The lines of all apps, merged by their times; otherwise as the log of one.
+#[utoipa::path(get, path = "/v1/logs", operation_id = "read_all_logs", tag = "observe",
+    security(("bearer" = ["read"])),
+    params(LogsQuery),
+    responses(
+        (status = 200, description = "The lines.", content(
+            (LogLine = "application/x-ndjson"),
+            (String = "text/event-stream"))),
+        Common))]
+pub(super) async fn read_all(
+    axum::extract::State(api): State,
+    Query(query): Query<LogsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let reader = api.parts.logs.reader(query.wanted()?);
+    Ok(Form::of(&headers).stream(api, Some(reader), query.follow))
+}
+
+/// An answer on its way.
+struct Answer {
+    api: Arc<Api>,
+    reader: LogReader,
+    following: bool,
+    form: Form,
+    /// The reader stops when the client has gone.
+    _audience: Audience,
 }
 
 /// The next bytes of an answer: a page, or a sign of life. The reader of a slow client stays where
-/// it is meanwhile, and the lines that are displaced before it goes on are a gap.
-async fn next(
-    api: &Arc<Api>,
-    mut reader: LogReader,
-    following: bool,
-    form: Form,
-) -> Option<(Bytes, Option<LogReader>)> {
+/// it is meanwhile; the lines that are displaced before it goes on are lost to it.
+async fn next(mut answer: Answer) -> Option<(Bytes, Option<Answer>)> {
+    let form = answer.form;
     loop {
-        let page = reader.next_page();
-        if !page.is_empty() {
-            return Some((form.page(&page), Some(reader)));
+        let mut reader = answer.reader;
+        // It may read from disk.
+        let read = tokio::task::spawn_blocking(move || {
+            let lines = reader.next_page();
+            let page = (!lines.is_empty()).then(|| form.page(&lines));
+            (reader, page)
+        });
+        let (reader, page) = read.await.ok()?;
+        answer.reader = reader;
+        if let Some(page) = page {
+            return Some((page, Some(answer)));
         }
-        if !following {
+        if !answer.following {
             return None;
         }
         tokio::select! {
-            more = reader.wait() => if !more { return None },
-            () = api.shutdown.draining() => return None,
-            () = tokio::time::sleep(api.patience.heartbeat) => {
-                return Some((form.heartbeat(), Some(reader)));
+            more = answer.reader.wait() => if !more { return None },
+            () = answer.api.shutdown.draining() => return None,
+            () = tokio::time::sleep(answer.api.patience.heartbeat) => {
+                return Some((form.heartbeat(), Some(answer)));
             }
         }
     }
@@ -122,6 +197,22 @@ enum Form {
 }
 
 impl Form {
+    /// The form that a client asks for.
+    fn of(headers: &HeaderMap) -> Self {
+        match extract::accepts(headers, SSE) && !extract::accepts(headers, NDJSON) {
+            true => Self::Events,
+            false => Self::Lines,
+        }
+    }
+
+    fn stream(self, api: Arc<Api>, reader: Option<LogReader>, following: bool) -> Response {
+        let answer = reader.map(|reader| {
+            let _audience = reader.audience();
+            Answer { api, reader, following, form: self, _audience }
+        });
+        self.response(stream::unfold(answer, async |answer| next(answer?).await))
+    }
+
     fn response(self, pages: impl Stream<Item = Bytes> + Send + 'static) -> Response {
         let mut response = ndjson(pages).into_response();
         if let Self::Events = self {
@@ -135,7 +226,7 @@ impl Form {
         let mut page = Vec::with_capacity(256 * lines.len());
         for line in lines {
             if let Self::Events = self {
-                page.extend_from_slice(format!("id: {}\ndata: ", line.seq).as_bytes());
+                page.extend_from_slice(format!("id: {}:{}\ndata: ", line.app, line.seq).as_bytes());
             }
             // JSON has no line break of its own, so a line stays a line in both forms. Writing to
             // memory does not fail, and a log line has nothing that JSON cannot say.
@@ -157,7 +248,7 @@ impl Form {
 }
 
 /// A time, or how long ago it was.
-pub(super) fn since(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+pub(super) fn time(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     let ago = || {
         let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
         let seconds = match unit {
@@ -174,7 +265,7 @@ pub(super) fn since(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
         Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
     };
     ago().or_else(|| text.parse().ok()).ok_or_else(|| {
-        bad_query("`since` is not a time")
+        bad_query(&format!("`{name}` is not a time"))
             .hint("write 30s, 10m, 2h, 1d, or a time as 2026-11-20T12:00:00Z (`+` as %2B)")
     })
 }
@@ -186,7 +277,7 @@ mod tests {
     #[test]
     fn times() {
         let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
-        let since = |text| since(text, now).map(|time| time.to_string()).ok();
+        let since = |text| time("since", text, now).map(|time| time.to_string()).ok();
         for (text, time) in [
             ("30s", "2026-11-20T11:59:30Z"),
             ("10m", "2026-11-20T11:50:00Z"),

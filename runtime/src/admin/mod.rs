@@ -170,6 +170,7 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::whoami))
         .routes(routes!(audit::read))
+        .routes(routes!(logs::read_all))
         .routes(routes!(openapi::document))
         .routes(routes!(observe::metrics))
         .routes(routes!(observe::livez))

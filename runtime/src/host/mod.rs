@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 mod http;
+mod logging;
 pub(crate) mod offers;
 pub(crate) mod stdio;
 
@@ -48,8 +49,8 @@ pub(crate) struct HostState {
 enum Streams {
     /// It speaks HTTP by itself; both of its outputs are log lines.
     Log(LogStream),
-    /// It is called as CGI.
-    Cgi(Option<CgiStreams>),
+    /// It is called as CGI: what its context will be made of, and where its log goes.
+    Cgi(Option<CgiStreams>, LogStream),
 }
 
 impl HostState {
@@ -60,7 +61,8 @@ impl HostState {
 
     /// The state of a component that is called as CGI.
     pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
-        Self::with(Streams::Cgi(Some(cgi)), budget)
+        let log = cgi.log.clone();
+        Self::with(Streams::Cgi(Some(cgi), log), budget)
     }
 
     fn with(streams: Streams, budget: Budget) -> Self {
@@ -89,6 +91,13 @@ impl HostState {
             output.serve(request);
         }
     }
+
+    /// Where its log goes.
+    fn output(&self) -> &LogStream {
+        match &self.streams {
+            Streams::Log(output) | Streams::Cgi(_, output) => output,
+        }
+    }
 }
 
 impl WasiView for HostState {
@@ -98,7 +107,7 @@ impl WasiView for HostState {
             Streams::Log(output) => {
                 denied().stdout(output.stdout()).stderr(output.stderr()).build()
             }
-            Streams::Cgi(cgi) => cgi.take().map_or_else(denied, CgiStreams::context).build(),
+            Streams::Cgi(cgi, _) => cgi.take().map_or_else(denied, CgiStreams::context).build(),
         });
         WasiCtxView { ctx, table: &mut self.table }
     }
@@ -171,7 +180,8 @@ pub(crate) fn link_02(linker: &mut Linker<HostState>) -> Result<()> {
     linker.allow_shadowing(true);
     wasmtime_wasi_io::add_to_linker_async(linker)?;
     linker.allow_shadowing(false);
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    logging::link(linker)
 }
 
 /// Everything a component of WASI 0.3 may import: toolchains mix 0.2 interfaces in, so those too.

@@ -1,6 +1,7 @@
 //! What this host offers to import, by name, so that a deploy can be refused with a table instead
 //! of failing at the first request.
 
+use super::logging;
 use faas_api::{Artifact, ImportProblem, Kind};
 
 /// Interfaces of WASI 0.2, at the version this host has.
@@ -91,6 +92,9 @@ fn problem(import: &str, kind: Kind) -> Option<ImportProblem> {
             (vec![], hint)
         }
         Kind::Http03 | Kind::Http02 | Kind::Cgi02 => {
+            if logging::NAMES.contains(&import) {
+                return None;
+            }
             let offered = offered(interface, with_03);
             if offered.iter().any(|offer| same_track(version, offer)) {
                 return None;
@@ -121,6 +125,8 @@ fn offered(interface: &str, with_03: bool) -> Vec<&'static str> {
     if with_03 && WASI_03.contains(&interface) {
         offered.push(VERSION_03);
     }
+    let drafts = logging::NAMES.iter().filter_map(|name| name.split_once('@'));
+    offered.extend(drafts.filter(|(name, _)| *name == interface).map(|(_, version)| version));
     offered
 }
 
@@ -174,6 +180,39 @@ mod tests {
         for interface in WASI_03 {
             assert!(links(&linker, interface, VERSION_03), "{interface}");
             assert!(links(&linker, interface, "0.3.2"), "{interface}");
+        }
+    }
+
+    /// A component that logs, under this name of the interface.
+    fn logs(interface: &str) -> String {
+        format!(
+            r#"(component
+                (type $logging (instance
+                    (type $cases (enum "trace" "debug" "info" "warn" "error" "critical"))
+                    (export "level" (type $level (eq $cases)))
+                    (export "log" (func
+                        (param "level" $level) (param "context" string) (param "message" string)))))
+                (import "{interface}" (instance (type $logging))))"#
+        )
+    }
+
+    #[test]
+    fn logging_is_offered_by_name() {
+        let engine = Engine::new(Config::new().concurrency_support(true)).unwrap();
+        for link in [host::link_02, host::link_03] {
+            let mut linker = Linker::new(&engine);
+            link(&mut linker).unwrap();
+            for name in logging::NAMES {
+                let component = Component::new(&engine, wat::parse_str(logs(name)).unwrap());
+                let linked = linker.instantiate_pre(&component.unwrap());
+                assert!(linked.is_ok(), "{name}: {:?}", linked.err());
+            }
+        }
+        for kind in [Kind::Http02, Kind::Http03, Kind::Cgi02] {
+            assert_eq!(problem("wasi:logging/logging@0.1.0-draft", kind), None);
+            assert_eq!(problem("wasi:logging/logging", kind), None);
+            let newer = problem("wasi:logging/logging@0.1.0", kind).unwrap();
+            assert_eq!(newer.offered, ["0.1.0-draft"]);
         }
     }
 

@@ -1,14 +1,15 @@
-//! Guests' standard output and error as log lines.
+//! Guests' standard output and error as log lines, and what they write through `wasi:logging`.
 
 use crate::{
     request_id::RequestId,
-    telemetry::guest_logs::{AppLog, GuestOutput, LogBudget, Origin, OutputStream as Kind},
+    telemetry::guest_logs::{AppLog, Author, GuestOutput, LogBudget, Origin, OutputStream as Kind},
 };
 use bytes::Bytes;
+use faas_api::LogLevel;
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 use tokio::io::AsyncWrite;
@@ -56,13 +57,12 @@ impl LogStream {
     /// From now on another request is served, with a budget of its own. Unfinished lines of the
     /// one before end.
     pub(crate) fn serve(&self, request: RequestId) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { request, budget: None, stdout: None, stderr: None };
+        *self.lock() = State { request, budget: None, stdout: None, stderr: None };
     }
 
     /// Nothing more comes for now: unfinished lines end.
     pub(crate) fn rest(&self) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         (state.stdout, state.stderr) = (None, None);
     }
 
@@ -76,19 +76,43 @@ impl LogStream {
         LogOutput { kind: Kind::Stderr, stream: self.clone() }
     }
 
+    /// An entry of `wasi:logging`.
+    pub(super) fn entry(&self, level: LogLevel, context: &str, message: &str) {
+        self.lock().author(&self.0).entry(level, context, message);
+    }
+
     fn append(&self, kind: Kind, bytes: &[u8]) {
-        let Streams { log, origin, limit, state } = &*self.0;
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { request, budget, stdout, stderr } = &mut *state;
+        let mut state = self.lock();
         let output = match kind {
-            Kind::Stdout => stdout,
-            Kind::Stderr => stderr,
+            Kind::Stdout => &mut state.stdout,
+            Kind::Stderr => &mut state.stderr,
         };
-        let output = output.get_or_insert_with(|| {
-            let budget = budget.get_or_insert_with(|| LogBudget::new(*limit)).clone();
-            GuestOutput::new(log.clone(), origin.clone(), *request, kind, budget)
-        });
+        if let Some(output) = output {
+            return output.write(bytes);
+        }
+        let mut output = GuestOutput::new(state.author(&self.0), kind);
         output.write(bytes);
+        match kind {
+            Kind::Stdout => state.stdout = Some(output),
+            Kind::Stderr => state.stderr = Some(output),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Who writes: whoever is served, within the budget of the call.
+    fn author(&mut self, streams: &Streams) -> Author {
+        let budget = self.budget.get_or_insert_with(|| LogBudget::new(streams.limit));
+        Author {
+            log: streams.log.clone(),
+            origin: streams.origin.clone(),
+            request_id: self.request,
+            budget: budget.clone(),
+        }
     }
 }
 

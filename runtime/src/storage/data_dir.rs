@@ -120,6 +120,11 @@ impl DataDir {
     pub(crate) fn cache_dir(&self) -> PathBuf {
         self.path.join("cache")
     }
+
+    /// Where the logs of functions are kept. It may not exist.
+    pub(crate) fn logs_dir(&self) -> PathBuf {
+        self.path.join("logs")
+    }
 }
 
 impl fmt::Debug for DataDir {

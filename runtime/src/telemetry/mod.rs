@@ -17,6 +17,11 @@ pub struct LogConfig {
     pub filter: String,
     /// Lines of functions' logs that are kept in memory per app.
     pub function_lines: usize,
+    /// What lines of functions' logs may take on disk, of all apps together, in bytes; 0 keeps
+    /// them in memory only.
+    pub disk_bytes: u64,
+    /// The size of one file of them, in bytes; the oldest file is removed when there is no room.
+    pub segment_bytes: u64,
 }
 
 /// How the node's own log is written.
@@ -33,6 +38,12 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned(), function_lines: 10_000 }
+        Self {
+            format: LogFormat::Auto,
+            filter: "info".to_owned(),
+            function_lines: 10_000,
+            disk_bytes: 256 << 20,
+            segment_bytes: 8 << 20,
+        }
     }
 }

@@ -70,12 +70,47 @@ async fn lines_are_chosen_and_written_in_both_forms() {
     assert_eq!(answer.header("content-type"), "text/event-stream");
     let events: Vec<&str> = answer.body.split_terminator("\n\n").collect();
     assert_eq!(events.len(), 2);
-    assert!(events[1].starts_with("id: 300\ndata: {"), "{events:?}");
+    assert!(events[1].starts_with("id: hello:300\ndata: {"), "{events:?}");
 
-    for bad in ["limit=-1", "limit=x", "since=yesterday", "follow=maybe", "folow=true", "since="] {
+    assert_eq!(ask("until=2020-01-01T00:00:00Z").await, [""; 0]);
+    assert_eq!(ask("grep=%5E29[0-9]%24&level=info&version=v1&function=main").await.len(), 10);
+    assert_eq!(ask("level=warn").await, [""; 0]);
+    assert_eq!(ask("status=5xx").await, [""; 0]);
+    for bad in [
+        "limit=-1",
+        "limit=x",
+        "since=yesterday",
+        "follow=maybe",
+        "folow=true",
+        "since=",
+        "until=1w",
+        "until=1s&follow=true",
+        "status=0",
+        "level=WARN",
+        "version=1",
+        "function=-",
+        "grep=[",
+    ] {
         node.ask("GET", &format!("{TARGET}?{bad}")).await.error(ErrorCode::BadRequest);
     }
     node.ask("GET", "/v1/apps/nobody/logs").await.error(ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn all_apps_have_one_log() {
+    let node = Node::new().await;
+    let writer = Writer::new(&node).await;
+    node.add("other", true).await;
+    writer.say("one");
+    let other = node.logs.get(&"other".parse().unwrap()).unwrap();
+    let later = crate::clock::now() + jiff::SignedDuration::from_secs(1);
+    other.push(&writer.origin, RequestId::new(), later, Event::Stdout("two"));
+    assert_eq!(messages(&node.ask("GET", "/v1/logs").await.body), ["one", "two"]);
+    assert_eq!(messages(&node.ask("GET", "/v1/logs?limit=1").await.body), ["two"]);
+    node.ask("GET", "/v1/logs?app=other").await.error(ErrorCode::BadRequest);
+    let events = request("GET", "/v1/logs").header("accept", "text/event-stream");
+    let answer = node.call(events.body(Body::empty()).unwrap()).await;
+    assert!(answer.body.starts_with("id: hello:1\ndata: {"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -142,5 +177,6 @@ async fn a_slow_reader_misses_lines_and_holds_up_nobody() {
     }
     let first: Value =
         serde_json::from_str(next(&mut body).await.unwrap().lines().next().unwrap()).unwrap();
-    assert_eq!(first["seq"], 4002, "the oldest that is left; the gap says what was lost");
+    assert_eq!(first["seq"], 4002, "the oldest that is left");
+    assert_eq!(first["dropped"], 4000, "which says what was lost");
 }

@@ -15,6 +15,10 @@ pub(super) fn source(mut source: LogSource) -> LogSource {
             escape(path, false);
         }
         LogSource::Stdout { message } | LogSource::Stderr { message } => escape(message, false),
+        LogSource::Log { context, message } => {
+            escape(context, false);
+            escape(message, true);
+        }
         // A failure has many lines by design; nothing else of it may steer a terminal.
         LogSource::Failure { message } => escape(message, true),
     }

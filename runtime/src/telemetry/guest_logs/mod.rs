@@ -8,19 +8,25 @@
 //! |---|---|
 //! | this file | the rings: [`GuestLogs`], [`AppLog`] |
 //! | `ring` | how the lines of an app lie in memory |
-//! | [`output`] | [`GuestOutput`]: bytes of a guest's output become lines |
-//! | [`reader`] | [`LogReader`]: queries, and following |
+//! | [`output`] | bytes of a guest's output, and its entries, become lines |
+//! | [`query`] | which lines a reader wants |
+//! | [`reader`] | [`LogReader`]: from where a query begins, page by page, and on as lines come |
+//! | [`disk`] | what the rings no longer have |
 //! | `escape` | what may stand in a line |
 
+pub(crate) mod disk;
 mod escape;
 pub(crate) mod output;
+pub(crate) mod query;
 pub(crate) mod reader;
 mod ring;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use output::{GuestOutput, LogBudget, OutputStream};
-pub(crate) use reader::{LogReader, Query};
+pub(crate) use disk::Disk;
+pub(crate) use output::{Author, GuestOutput, LogBudget, OutputStream};
+pub(crate) use query::Query;
+pub(crate) use reader::LogReader;
 pub(crate) use ring::{Event, RequestEnd};
 
 use crate::{request_id::RequestId, telemetry::metrics::Metrics};
@@ -29,9 +35,12 @@ use faas_api::{AppName, FunctionName, LogLine, VersionId};
 use jiff::Timestamp;
 use prometheus::IntCounter;
 use ring::{Line, Ring};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -48,30 +57,44 @@ const MIN_APP_BYTES: usize = 2 * MAX_LINE_BYTES;
 const PAGE: usize = 64;
 const PAGE_BYTES: usize = 64 << 10;
 
+/// How long a node that stops waits for its last lines to be on disk.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Every app's log.
 pub(crate) struct GuestLogs {
     apps: DashMap<AppName, Arc<AppLog>>,
+    shared: Arc<Shared>,
+}
+
+/// What all logs have in common.
+struct Shared {
     metrics: Arc<Metrics>,
     lines: usize,
     /// What one app may hold now, in bytes.
-    allowance: Arc<AtomicUsize>,
+    allowance: AtomicUsize,
+    /// Marked as changed by every line of every app, for those who follow all of them.
+    changes: watch::Sender<bool>,
+    disk: Option<Arc<Disk>>,
 }
 
 impl GuestLogs {
-    /// Logs that keep up to `capacity` lines per app, and count those that are lost.
-    pub(crate) fn counted(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self {
-            apps: DashMap::new(),
+    /// Logs that keep up to `capacity` lines per app in memory, all that fit on `disk` where there
+    /// is one, and count those that are lost.
+    pub(crate) fn new(capacity: usize, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
+        let shared = Shared {
             metrics,
             lines: capacity.max(1),
-            allowance: Arc::new(AtomicUsize::new(MAX_APP_BYTES)),
-        }
+            allowance: AtomicUsize::new(MAX_APP_BYTES),
+            changes: watch::Sender::new(false),
+            disk,
+        };
+        Self { apps: DashMap::new(), shared: Arc::new(shared) }
     }
 
-    /// Logs with metrics of their own.
+    /// Logs in memory only.
     #[cfg(test)]
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self::counted(capacity, Arc::new(Metrics::new().unwrap()))
+    pub(crate) fn counted(capacity: usize, metrics: Arc<Metrics>) -> Self {
+        Self::new(capacity, metrics, None)
     }
 
     /// The log of an app, made when there is none.
@@ -80,13 +103,16 @@ impl GuestLogs {
             return log;
         }
         let new = || {
-            Arc::new(AppLog {
+            let first = self.shared.disk.as_ref().map_or(0, |disk| disk.newest(app));
+            Arc::new_cyclic(|me| AppLog {
+                me: me.clone(),
                 app: app.clone(),
-                lines: self.lines,
-                allowance: self.allowance.clone(),
-                metrics: self.metrics.clone(),
+                shared: self.shared.clone(),
                 lost: OnceLock::new(),
+                first,
                 ring: Mutex::default(),
+                stored: AtomicU64::new(first),
+                waits: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 changes: OnceLock::new(),
             })
@@ -101,12 +127,37 @@ impl GuestLogs {
         self.apps.get(app).map(|log| log.clone())
     }
 
-    /// Forgets an app that was deleted. Whoever follows its log comes to its end.
+    /// Forgets an app that was deleted: nobody reads its lines any more. Whoever follows its log
+    /// comes to its end.
     pub(crate) fn remove(&self, app: &AppName) {
         if let Some((_, log)) = self.apps.remove(app) {
             log.close();
+            if let Some(disk) = &self.shared.disk {
+                disk.delete(app);
+            }
         }
         self.share();
+    }
+
+    /// Forgets the lines on disk of apps that are gone: their deletion was the last that an earlier
+    /// life of the node did.
+    pub(crate) fn forget_others(&self) {
+        let Some(disk) = &self.shared.disk else { return };
+        for app in disk.apps().iter().filter(|app| !self.apps.contains_key(*app)) {
+            disk.delete(app);
+        }
+    }
+
+    /// Writes what is not on disk yet, and ends writing. Blocks, but not for long.
+    pub(crate) fn finish(&self) {
+        if let Some(disk) = &self.shared.disk {
+            disk.finish(FINISH_TIMEOUT);
+        }
+    }
+
+    /// Every log there is.
+    fn all(&self) -> Vec<Arc<AppLog>> {
+        self.apps.iter().map(|log| log.clone()).collect()
     }
 
     /// Shares the memory out anew. The share changes only when the number of apps passes a power
@@ -114,10 +165,10 @@ impl GuestLogs {
     fn share(&self) {
         let apps = self.apps.len().next_power_of_two();
         let share = (MAX_TOTAL_BYTES / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
-        if share < self.allowance.swap(share, Ordering::Relaxed) {
+        if share < self.shared.allowance.swap(share, Ordering::Relaxed) {
             for log in &self.apps {
                 if let Some(ring) = &mut *log.ring() {
-                    ring.trim(log.lines, share);
+                    ring.trim(self.shared.lines, share);
                     ring.shrink();
                 }
             }
@@ -136,14 +187,19 @@ pub(crate) struct Origin {
 
 /// The log of one app.
 pub(crate) struct AppLog {
+    me: Weak<AppLog>,
     app: AppName,
-    lines: usize,
-    allowance: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     /// Lines that were displaced or cut off; made by the first one.
     lost: OnceLock<IntCounter>,
+    /// The number before that of its first line: earlier ones are an earlier life's.
+    first: u64,
     /// Made by the first line.
     ring: Mutex<Option<Box<Ring>>>,
+    /// The number of the newest line that is on disk.
+    stored: AtomicU64,
+    /// Whoever writes to disk knows that there is something to write.
+    waits: AtomicBool,
     /// The app was deleted.
     closed: AtomicBool,
     /// Marked as changed by every line; true once the app is deleted. Made by the first follower:
@@ -167,26 +223,48 @@ impl AppLog {
             }
             event => event,
         };
-        let bytes = self.allowance.load(Ordering::Relaxed);
+        let bytes = self.shared.allowance.load(Ordering::Relaxed);
         let mut guard = self.ring();
-        let ring = guard.get_or_insert_default();
+        let ring = guard.get_or_insert_with(|| Box::new(Ring::after(self.first)));
         ring.push(time, origin.clone(), request_id, &event);
-        let dropped = ring.trim(self.lines, bytes);
+        let displaced = ring.trim(self.shared.lines, bytes);
+        let newest_displaced = ring.oldest() - 1;
         drop(guard);
-        // Nobody follows most of the time; then this is one atomic load. A follower subscribes
-        // before it looks at the ring, so it either sees this line there or is seen here.
+        if displaced > 0 {
+            // What is on disk is not lost.
+            let stored = self.stored.load(Ordering::Relaxed);
+            self.lost(displaced.min(newest_displaced.saturating_sub(stored)));
+        }
+        self.tell();
+    }
+
+    /// Tells whoever waits for lines. Nobody follows most of the time, and whoever writes to disk
+    /// knows already: then these are three atomic loads.
+    fn tell(&self) {
+        // A follower subscribes before it looks at the ring, so it either sees the line there or is
+        // seen here.
         if let Some(changes) = self.changes.get()
             && changes.receiver_count() > 0
         {
             changes.send_modify(|_| {});
         }
-        self.lost(dropped);
+        if self.shared.changes.receiver_count() > 0 {
+            self.shared.changes.send_modify(|_| {});
+        }
+        // The writer resets this before it looks at the ring.
+        if let Some(disk) = &self.shared.disk
+            && !self.waits.load(Ordering::Relaxed)
+            && !self.waits.swap(true, Ordering::Relaxed)
+        {
+            disk.wake(self.me.upgrade());
+        }
     }
 
     /// Counts lines that nobody will read.
     fn lost(&self, lines: u64) {
         if lines > 0 {
-            self.lost.get_or_init(|| self.metrics.log_lines_dropped(&self.app)).inc_by(lines);
+            let count = || self.shared.metrics.log_lines_dropped(&self.app);
+            self.lost.get_or_init(count).inc_by(lines);
         }
     }
 
@@ -204,19 +282,24 @@ impl AppLog {
         }
     }
 
+    /// Whether the app was deleted.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// What tells a follower that there is more, or that there never will be.
     fn subscribe(&self) -> watch::Receiver<bool> {
         let changes = self.changes.get_or_init(|| watch::Sender::new(false));
         // It may have been closed just before there was anything to tell it with.
-        if self.closed.load(Ordering::SeqCst) {
+        if self.is_closed() {
             changes.send_replace(true);
         }
         changes.subscribe()
     }
 
-    /// Up to a page of lines with numbers from `first` on.
-    fn page(&self, first: u64) -> Vec<Line> {
-        self.ring().as_ref().map_or_else(Vec::new, |ring| ring.page(first, PAGE, PAGE_BYTES))
+    /// Lines with numbers from `first` on, not escaped: so many, fewer when they are long.
+    fn page(&self, first: u64, lines: usize, bytes: usize) -> Vec<Line> {
+        self.ring().as_ref().map_or_else(Vec::new, |ring| ring.page(first, lines, bytes))
     }
 
     fn line(&self, line: Line) -> LogLine {
@@ -227,13 +310,21 @@ impl AppLog {
             function: line.origin.function.clone(),
             version: line.origin.version,
             request_id: line.request_id.to_string(),
+            level: line.level,
+            dropped: 0,
             source: escape::source(line.source),
         }
     }
 
-    /// The number of the newest line; 0 before the first.
+    /// The number of the newest line; before the first that of the last one of an earlier life.
     fn newest(&self) -> u64 {
-        self.ring().as_ref().map_or(0, |ring| ring.newest())
+        self.ring().as_ref().map_or(self.first, |ring| ring.newest())
+    }
+
+    /// The number of the oldest line in memory, or of the next one when there is none.
+    fn oldest(&self) -> (u64, Option<Timestamp>) {
+        let ring = self.ring();
+        ring.as_ref().map_or((self.first + 1, None), |ring| (ring.oldest(), ring.oldest_time()))
     }
 
     fn ring(&self) -> MutexGuard<'_, Option<Box<Ring>>> {

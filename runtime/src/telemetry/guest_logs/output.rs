@@ -5,10 +5,14 @@ use super::{
     escape::{cut, hex},
 };
 use crate::{clock, request_id::RequestId};
+use faas_api::LogLevel;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
+
+/// What an entry through `wasi:logging` is about has at most so many bytes.
+const MAX_CONTEXT_BYTES: usize = 256;
 
 /// Which of its outputs a guest writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +60,65 @@ impl LogBudget {
     }
 }
 
+/// In whose name lines are written, and how much of it a call may write.
+#[derive(Clone)]
+pub(crate) struct Author {
+    /// Where they go.
+    pub(crate) log: Arc<AppLog>,
+    /// The function and its version.
+    pub(crate) origin: Arc<Origin>,
+    /// The request that is served.
+    pub(crate) request_id: RequestId,
+    /// Shared by all outputs of the call.
+    pub(crate) budget: Arc<LogBudget>,
+}
+
+impl Author {
+    /// Writes an entry of `wasi:logging`. What is beyond the budget is dropped and counted.
+    pub(crate) fn entry(&self, level: LogLevel, context: &str, message: &str) {
+        let context = begin(context, MAX_CONTEXT_BYTES);
+        let message = message.trim_end_matches(['\n', '\r']);
+        match self.budget.take(context.len() + message.len()) {
+            Grant::All if message.len() > MAX_LINE_BYTES => {
+                let mut message = begin(message, MAX_LINE_BYTES).to_owned();
+                cut(&mut message);
+                self.push(Event::Log { level, context, message: &message });
+                self.log.lost(1);
+            }
+            Grant::All => self.push(Event::Log { level, context, message }),
+            Grant::Last(left) => {
+                let message =
+                    begin(message, left.saturating_sub(context.len()).min(MAX_LINE_BYTES));
+                if !message.is_empty() {
+                    self.push(Event::Log { level, context, message });
+                }
+                let message = self.truncation();
+                self.push(Event::Log { level: LogLevel::Warn, context: "", message: &message });
+                self.log.lost(1);
+            }
+            Grant::Nothing => self.log.lost(1),
+        }
+    }
+
+    /// Says that the budget is spent.
+    fn truncation(&self) -> String {
+        format!("… log truncated: limit log_bytes ({}) reached", self.budget.limit)
+    }
+
+    fn push(&self, event: Event<'_>) {
+        self.log.push(&self.origin, self.request_id, clock::now(), event);
+    }
+}
+
+/// The beginning of a text, of at most so many bytes.
+fn begin(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
+}
+
 /// Makes lines of what a guest writes to one of its outputs, in pieces of any size.
 pub(crate) struct GuestOutput {
-    log: Arc<AppLog>,
-    origin: Arc<Origin>,
-    request_id: RequestId,
+    author: Author,
     stream: OutputStream,
-    budget: Arc<LogBudget>,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
     /// The rest of the line at hand is lost, and counted already.
@@ -70,27 +126,20 @@ pub(crate) struct GuestOutput {
 }
 
 impl GuestOutput {
-    /// An output of one call; all outputs of the call share its budget.
-    pub(crate) fn new(
-        log: Arc<AppLog>,
-        origin: Arc<Origin>,
-        request_id: RequestId,
-        stream: OutputStream,
-        budget: Arc<LogBudget>,
-    ) -> Self {
-        Self { log, origin, request_id, stream, budget, partial: Vec::new(), skipping: false }
+    /// An output of one call.
+    pub(crate) fn new(author: Author, stream: OutputStream) -> Self {
+        Self { author, stream, partial: Vec::new(), skipping: false }
     }
 
     /// Takes bytes from the guest. What is beyond the budget is dropped and counted.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        match self.budget.take(bytes.len()) {
+        match self.author.budget.take(bytes.len()) {
             Grant::All => self.lines(bytes),
             Grant::Last(left) => {
                 let (fit, rest) = bytes.split_at_checked(left).unwrap_or((bytes, &[]));
                 self.lines(fit);
                 self.flush();
-                let limit = self.budget.limit;
-                self.push(&format!("… log truncated: limit log_bytes ({limit}) reached"));
+                self.push(&self.author.truncation());
                 self.lose(rest);
             }
             Grant::Nothing => self.lose(bytes),
@@ -126,7 +175,7 @@ impl GuestOutput {
         if self.partial.len() > MAX_LINE_BYTES {
             self.line();
             self.skipping = true;
-            self.log.lost(1);
+            self.author.log.lost(1);
         }
     }
 
@@ -149,15 +198,14 @@ impl GuestOutput {
         let ends = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let unfinished = *last != b'\n';
         let counted = std::mem::replace(&mut self.skipping, unfinished);
-        self.log.lost(ends + u64::from(unfinished) - u64::from(counted));
+        self.author.log.lost(ends + u64::from(unfinished) - u64::from(counted));
     }
 
     fn push(&self, message: &str) {
-        let event = match self.stream {
+        self.author.push(match self.stream {
             OutputStream::Stdout => Event::Stdout(message),
             OutputStream::Stderr => Event::Stderr(message),
-        };
-        self.log.push(&self.origin, self.request_id, clock::now(), event);
+        });
     }
 }
 

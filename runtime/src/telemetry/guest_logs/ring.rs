@@ -5,7 +5,7 @@
 
 use super::Origin;
 use crate::request_id::RequestId;
-use faas_api::LogSource;
+use faas_api::{LogLevel, LogSource};
 use jiff::Timestamp;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -25,6 +25,15 @@ pub(crate) enum Event<'a> {
     Stdout(&'a str),
     /// The guest wrote to its standard error.
     Stderr(&'a str),
+    /// The guest wrote through `wasi:logging`.
+    Log {
+        /// How much it matters.
+        level: LogLevel,
+        /// What it is about.
+        context: &'a str,
+        /// One or more lines.
+        message: &'a str,
+    },
     /// Why a call failed: one or more lines.
     Failure(&'a str),
 }
@@ -45,6 +54,16 @@ pub(crate) struct RequestEnd {
 }
 
 impl Event<'_> {
+    /// How much it matters.
+    pub(crate) fn level(&self) -> LogLevel {
+        match *self {
+            Self::Request { end, .. } => LogLevel::of_status(end.status),
+            Self::Stdout(_) => LogLevel::Info,
+            Self::Stderr(_) | Self::Failure(_) => LogLevel::Error,
+            Self::Log { level, .. } => level,
+        }
+    }
+
     /// The same as the API tells it.
     pub(crate) fn source(&self) -> LogSource {
         let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
@@ -60,6 +79,9 @@ impl Event<'_> {
             },
             Self::Stdout(message) => LogSource::Stdout { message: message.to_owned() },
             Self::Stderr(message) => LogSource::Stderr { message: message.to_owned() },
+            Self::Log { context, message, .. } => {
+                LogSource::Log { context: context.to_owned(), message: message.to_owned() }
+            }
             Self::Failure(message) => LogSource::Failure { message: message.to_owned() },
         }
     }
@@ -76,6 +98,8 @@ pub(super) struct Line {
     pub(super) origin: Arc<Origin>,
     /// The request it belongs to.
     pub(super) request_id: RequestId,
+    /// How much it matters.
+    pub(super) level: LogLevel,
     /// What it tells, not escaped.
     pub(super) source: LogSource,
 }
@@ -98,7 +122,8 @@ struct Record {
     kind: Kind,
     /// Where its text begins, counted from the first that ever was.
     at: u64,
-    /// How long its text is; of a request the method and then the path.
+    /// How long its text is: of a request the method and then the path, of an entry through
+    /// `wasi:logging` the context and then the message.
     length: u32,
 }
 
@@ -106,10 +131,26 @@ enum Kind {
     Request { method_length: u32, end: RequestEnd },
     Stdout,
     Stderr,
+    Log { level: LogLevel, context_length: u32 },
     Failure,
 }
 
 impl Ring {
+    /// A ring whose first line has the number after this one.
+    pub(super) fn after(newest: u64) -> Self {
+        Self { newest, ..Self::default() }
+    }
+
+    /// The number of the oldest line that is there, or of the next one when there is none.
+    pub(super) fn oldest(&self) -> u64 {
+        self.newest + 1 - self.records.len() as u64
+    }
+
+    /// When the oldest line that is there was written.
+    pub(super) fn oldest_time(&self) -> Option<Timestamp> {
+        self.records.front().map(|record| record.time)
+    }
+
     /// The number of the newest line; 0 before the first.
     pub(super) fn newest(&self) -> u64 {
         self.newest
@@ -136,6 +177,9 @@ impl Ring {
             }
             Event::Stdout(message) => (Kind::Stdout, message, ""),
             Event::Stderr(message) => (Kind::Stderr, message, ""),
+            Event::Log { level, context, message } => {
+                (Kind::Log { level, context_length: length(context) }, context, message)
+            }
             Event::Failure(message) => (Kind::Failure, message, ""),
         };
         self.text.extend(first.as_bytes());
@@ -169,7 +213,7 @@ impl Ring {
 
     /// Lines with numbers from `first` on: so many, fewer when they are long.
     pub(super) fn page(&self, first: u64, lines: usize, bytes: usize) -> Vec<Line> {
-        let oldest = self.newest + 1 - self.records.len() as u64;
+        let oldest = self.oldest();
         let first = first.max(oldest);
         let skip = usize::try_from(first - oldest).unwrap_or(usize::MAX);
         let mut page = Vec::new();
@@ -191,18 +235,28 @@ impl Ring {
         let bytes: Vec<u8> = self.text.range(start..end).copied().collect();
         // It was text when it was put there.
         let text = String::from_utf8(bytes).unwrap_or_default();
-        let source = match record.kind {
+        let split = |length: u32| text.split_at_checked(length as usize).unwrap_or((&text, ""));
+        let event = match record.kind {
             Kind::Request { method_length, end } => {
-                let method_length = method_length as usize;
-                let (method, path) = text.split_at_checked(method_length).unwrap_or((&text, ""));
-                Event::Request { method, path, end }.source()
+                let (method, path) = split(method_length);
+                Event::Request { method, path, end }
             }
-            Kind::Stdout => LogSource::Stdout { message: text },
-            Kind::Stderr => LogSource::Stderr { message: text },
-            Kind::Failure => LogSource::Failure { message: text },
+            Kind::Stdout => Event::Stdout(&text),
+            Kind::Stderr => Event::Stderr(&text),
+            Kind::Log { level, context_length } => {
+                let (context, message) = split(context_length);
+                Event::Log { level, context, message }
+            }
+            Kind::Failure => Event::Failure(&text),
         };
-        let Record { time, origin, request_id, .. } = record;
-        Line { seq, time: *time, origin: origin.clone(), request_id: *request_id, source }
+        Line {
+            seq,
+            time: record.time,
+            origin: record.origin.clone(),
+            request_id: record.request_id,
+            level: event.level(),
+            source: event.source(),
+        }
     }
 }
 
@@ -229,7 +283,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_read_is_what_was_written(
-            texts in proptest::collection::vec((0..4u8, "\\PC{0,40}", "\\PC{0,9}"), 1..60),
+            texts in proptest::collection::vec((0..5u8, "\\PC{0,40}", "\\PC{0,9}"), 1..60),
             lines in 1..20usize,
             bytes in 0..4000usize,
             first in 0..70u64,
@@ -241,6 +295,7 @@ mod tests {
                     0 => Event::Request { method, path: text, end: end(500 - 100 * (text.len() as u16 % 2)) },
                     1 => Event::Stdout(text),
                     2 => Event::Stderr(text),
+                    3 => Event::Log { level: LogLevel::Warn, context: method, message: text },
                     _ => Event::Failure(text),
                 };
                 ring.push(Timestamp::UNIX_EPOCH, origin(), RequestId::new(), &event);

@@ -5,8 +5,12 @@ use faas_api::LogSource;
 use futures::FutureExt as _;
 use proptest::prelude::*;
 
+fn logs(lines: usize) -> Arc<GuestLogs> {
+    Arc::new(GuestLogs::counted(lines, Arc::new(Metrics::new().unwrap())))
+}
+
 fn log(lines: usize) -> Arc<AppLog> {
-    GuestLogs::new(lines).app(&"hello".parse().unwrap())
+    logs(lines).app(&"hello".parse().unwrap())
 }
 
 fn origin() -> Arc<Origin> {
@@ -21,6 +25,7 @@ fn text(line: &LogLine) -> &str {
     match &line.source {
         LogSource::Stdout { message }
         | LogSource::Stderr { message }
+        | LogSource::Log { message, .. }
         | LogSource::Failure { message } => message,
         LogSource::Request { path, .. } => path,
     }
@@ -32,8 +37,12 @@ fn texts(log: &Arc<AppLog>) -> Vec<String> {
 }
 
 fn output(log: &Arc<AppLog>, stream: OutputStream, budget: &Arc<LogBudget>) -> GuestOutput {
-    let id = RequestId::new();
-    GuestOutput::new(log.clone(), origin(), id, stream, budget.clone())
+    GuestOutput::new(author(log, budget), stream)
+}
+
+fn author(log: &Arc<AppLog>, budget: &Arc<LogBudget>) -> Author {
+    let (log, budget) = (log.clone(), budget.clone());
+    Author { log, origin: origin(), request_id: RequestId::new(), budget }
 }
 
 fn plenty() -> Arc<LogBudget> {
@@ -54,7 +63,7 @@ fn the_oldest_lines_make_room_and_leave_a_gap() {
 
 #[test]
 fn memory_is_bounded_by_bytes_and_shared_between_many_apps() {
-    let logs = GuestLogs::new(1_000_000);
+    let logs = logs(1_000_000);
     let app = |n: usize| format!("a{n}").parse::<AppName>().unwrap();
     let long = "x".repeat(MAX_LINE_BYTES);
     let first = logs.app(&app(0));
@@ -71,7 +80,7 @@ fn memory_is_bounded_by_bytes_and_shared_between_many_apps() {
     for n in 1..100 {
         logs.remove(&app(n));
     }
-    assert_eq!(logs.allowance.load(Ordering::Relaxed), MAX_APP_BYTES);
+    assert_eq!(logs.shared.allowance.load(Ordering::Relaxed), MAX_APP_BYTES);
 }
 
 #[test]
@@ -86,7 +95,7 @@ fn queries_choose_lines() {
         }
     }
     let query = |limit, request_id| {
-        let query = Query { since: None, request_id, limit };
+        let query = Query { request_id, limit, ..Query::default() };
         let lines = log.query(&query);
         lines.iter().map(|line| text(line).to_owned()).collect::<Vec<_>>()
     };
@@ -104,11 +113,11 @@ fn queries_choose_lines() {
 
 #[test]
 fn a_follower_sees_each_line_once_and_the_end_of_the_app() {
-    let logs = GuestLogs::new(10);
+    let logs = logs(10);
     let app = "hello".parse().unwrap();
     let log = logs.app(&app);
     say(&log, "one");
-    let mut reader = log.reader(&Query { limit: Some(0), ..Query::default() });
+    let mut reader = log.reader(Query { limit: Some(0), ..Query::default() });
     assert!(reader.next_page().is_empty());
     assert_eq!(reader.wait().now_or_never(), None);
     say(&log, "two");
@@ -128,7 +137,7 @@ fn a_follower_sees_each_line_once_and_the_end_of_the_app() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_misses_nothing_of_concurrent_writers() {
     let log = log(100_000);
-    let mut reader = log.reader(&Query::default());
+    let mut reader = log.reader(Query::default());
     let writers = (0..4).map(|_| {
         let log = log.clone();
         tokio::task::spawn_blocking(move || {
