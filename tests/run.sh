@@ -17,7 +17,7 @@ step() {
 }
 
 # command → Debian package
-declare -A tools=([promtool]=prometheus [curl]=curl [systemd-analyze]=systemd)
+declare -A tools=([promtool]=prometheus [curl]=curl [pebble]=pebble [systemd-analyze]=systemd)
 missing=()
 for tool in "${!tools[@]}"; do
     command -v "$tool" >/dev/null || missing+=("${tools[$tool]}")

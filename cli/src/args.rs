@@ -33,6 +33,9 @@ pub(crate) struct Global {
     /// the server is on this machine]
     #[arg(long, global = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
+    /// Certificates to trust besides this machine's own, PEM: for an authority of your own
+    #[arg(long, global = true, env = "FAAS_CACERT", value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
     /// The form of results
     #[arg(short, long, global = true, env = "FAAS_OUTPUT", value_name = "FORM")]
     #[arg(default_value = "text")]

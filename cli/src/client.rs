@@ -3,6 +3,7 @@
 use crate::{
     error::{Answer, CliError, Exit, Result},
     ndjson::{Broken, Lines},
+    trust::{self, Trust},
 };
 use bytes::Bytes;
 use faas_api::{
@@ -51,7 +52,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 /// An HTTP client for this address: no redirects, and no proxy to reach this machine.
-pub(crate) fn http_client(url: &Url) -> Result<reqwest::Client> {
+pub(crate) fn http_client(url: &Url, trust: &Trust) -> Result<reqwest::Client> {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("faas/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -64,7 +65,7 @@ pub(crate) fn http_client(url: &Url) -> Result<reqwest::Client> {
         (false, true) => builder.no_proxy(),
         (false, false) => builder,
     };
-    builder.build().map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
+    trust.of(builder).build().map_err(|error| CliError::failed(format!("no HTTP client: {error}")))
 }
 
 /// What is wrong with a token's form, where that can be told: it was cut off, or mistyped.
@@ -110,8 +111,14 @@ pub(crate) struct LogQuery {
 }
 
 impl Client {
+    /// A client that trusts whom this machine trusts.
+    #[cfg(feature = "serve")]
     pub(crate) fn new(base: Url, token: Token) -> Result<Self> {
-        let http = http_client(&base)?;
+        Self::trusting(base, token, &Trust::default())
+    }
+
+    pub(crate) fn trusting(base: Url, token: Token, trust: &Trust) -> Result<Self> {
+        let http = http_client(&base, trust)?;
         let server = base.as_str().trim_end_matches('/').to_owned();
         Ok(Self { http, base, server, token })
     }
@@ -384,7 +391,7 @@ impl Client {
 
     fn broken(&self, error: &reqwest::Error) -> CliError {
         unreachable(&self.server, error)
-            .hint("is `faas serve` running? another server: --server URL")
+            .hint_if_none("is `faas serve` running? another server: --server URL")
     }
 
     fn silent(&self, limit: Duration) -> CliError {
@@ -403,6 +410,9 @@ impl Client {
 
 /// Why there was no answer, or only a part of one.
 pub(crate) fn unreachable(to: &str, error: &reqwest::Error) -> CliError {
+    if let Some(complaint) = trust::complaint(to, error) {
+        return complaint;
+    }
     let limit = if error.is_connect() { CONNECT_TIMEOUT } else { CALL_TIMEOUT };
     let message = if error.is_timeout() {
         silence(to, limit)

@@ -6,6 +6,7 @@ use crate::{
     error::{CliError, Result},
     format,
     logins::{Login, Logins},
+    trust::Trust,
     ui::{Loudness, Ui},
 };
 use reqwest::Url;
@@ -36,7 +37,16 @@ impl Context {
     /// A client of the server in force.
     pub(crate) fn client(&self) -> Result<Client> {
         let (server, token) = self.target()?;
-        Client::new(server, token)
+        Client::trusting(server, token, &self.trust()?)
+    }
+
+    /// An HTTP client for an address that a server has told.
+    pub(crate) fn http_client(&self, url: &Url) -> Result<reqwest::Client> {
+        client::http_client(url, &self.trust()?)
+    }
+
+    fn trust(&self) -> Result<Trust> {
+        Trust::load(self.global.cacert.as_deref())
     }
 
     /// The server in force, and what it is called where it is stored.

@@ -107,6 +107,14 @@ impl CliError {
         self
     }
 
+    /// A hint, unless there is a better one.
+    pub(crate) fn hint_if_none(self, hint: &str) -> Self {
+        match self.hint {
+            Some(_) => self,
+            None => self.hint(hint),
+        }
+    }
+
     pub(crate) fn details(mut self, details: Vec<String>) -> Self {
         self.details = details;
         self

@@ -7,6 +7,7 @@
 //! | `logins` | the servers and tokens that are stored for this user |
 //! | `commands` | one file per verb |
 //! | `client`, `ndjson` | typed calls to the admin API |
+//! | `trust` | whose certificates are trusted |
 //! | `project`, `build`, `artifact` | `faas.toml`, its build, and what the build makes |
 //! | `diff`, `release` | what a deploy would change, and the deploy of an app |
 //! | `ui`, `format`, `log_view` | what is printed, and how it looks |
@@ -28,6 +29,7 @@ mod project;
 #[cfg(test)]
 mod reference;
 mod release;
+mod trust;
 mod ui;
 #[cfg(feature = "serve")]
 mod watch;

@@ -9,6 +9,7 @@ pub use crate::{
     functions::DeployConfig,
     ingress::{AccessLog, IngressConfig},
     telemetry::{LogConfig, usage::UsageConfig},
+    tls::{AcmeConfig, IngressTls, TlsFiles},
 };
 
 /// Every setting of a node. `config.toml` at the repository's root shows each with its default.
@@ -85,13 +86,15 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let value =
             |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
-        if !self.admin.listen.ip().is_loopback() && !self.admin.insecure {
+        let clear = !self.admin.insecure && !self.admin.tls.is_on();
+        if !self.admin.listen.ip().is_loopback() && clear {
             return value(
                 "admin.listen",
-                "beyond loopback the token would travel in clear text; put a TLS proxy in front, \
-                 or set `admin.insecure = true`",
+                "beyond loopback the token would travel in clear text; set `admin.tls`, put a TLS \
+                 proxy in front, or set `admin.insecure = true`",
             );
         }
+        self.admin.tls.validate()?;
         if !(1 << 16..=512 << 20).contains(&self.limits.memory_bytes) {
             return value("limits.memory_bytes", "is from 65536 to 536870912 (512 MiB)");
         }
@@ -133,5 +136,33 @@ pub fn default_data_dir() -> PathBuf {
         (Some(data), _) => PathBuf::from(data).join("faas"),
         (None, Some(home)) => PathBuf::from(home).join(".local/share/faas"),
         (None, None) => PathBuf::from("faas-data"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn the_api_beyond_loopback_needs_tls_or_somebodys_word() {
+        let mut config = Config::default();
+        config.admin.listen = SocketAddr::from(([0, 0, 0, 0], 8081));
+        let said = config.check().unwrap_err().to_string();
+        assert!(said.starts_with("admin.listen: ") && said.contains("`admin.tls`"), "{said}");
+        let insecure = AdminConfig { insecure: true, ..config.admin.clone() };
+        Config { admin: insecure, ..config.clone() }.check().unwrap();
+        config.admin.tls = TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() };
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn no_address_is_written_as_nothing() {
+        let read = |text: &str| toml::from_str::<Config>(text);
+        assert_eq!(read("[ingress]\nhttp_redirect = \"\"").unwrap(), Config::default());
+        let some = read("[ingress]\nhttp_redirect = \"[::]:80\"").unwrap();
+        assert_eq!(some.ingress.http_redirect.unwrap().port(), 80);
+        assert!(some.check().unwrap_err().to_string().starts_with("ingress.http_redirect: "));
+        assert!(read("[ingress]\nhttp_redirect = \"80\"").is_err());
     }
 }

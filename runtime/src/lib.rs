@@ -22,6 +22,7 @@ mod request_id;
 mod shutdown;
 mod storage;
 mod telemetry;
+mod tls;
 mod tokens;
 
 pub use backup::{RestoreError, Restored, restore};

@@ -9,7 +9,7 @@ use crate::{
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
-    ingress::{Ingress, IngressParts},
+    ingress::{Doors, Ingress, IngressParts},
     storage::{
         Blobs, Journal, Registry, UsageStore,
         data_dir::{DataDir, DataDirError},
@@ -21,6 +21,7 @@ use crate::{
         metrics::Metrics,
         usage::UsageKeeper,
     },
+    tls::{Acceptor, Tls},
     tokens::Tokens,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -38,6 +39,12 @@ pub struct Ready {
     pub ingress: SocketAddr,
     /// Where the API is.
     pub admin: SocketAddr,
+    /// Whether requests come in over TLS.
+    pub ingress_tls: bool,
+    /// Whether the API speaks TLS.
+    pub admin_tls: bool,
+    /// Where requests without TLS come in that are sent to the ingress.
+    pub redirect: Option<SocketAddr>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// Whether the data directory was made just now.
@@ -50,6 +57,22 @@ pub struct Ready {
     pub apps: usize,
     /// Where the admin token is.
     pub token_file: PathBuf,
+}
+
+impl Ready {
+    /// The ingress as an address to go to.
+    pub fn ingress_url(&self) -> String {
+        url(self.ingress_tls, self.ingress)
+    }
+
+    /// The API as an address to go to.
+    pub fn admin_url(&self) -> String {
+        url(self.admin_tls, self.admin)
+    }
+}
+
+fn url(tls: bool, address: SocketAddr) -> String {
+    format!("{}://{address}", if tls { "https" } else { "http" })
 }
 
 /// Why a node did not start, or ended badly. The text says what to do about it.
@@ -95,15 +118,17 @@ pub async fn run(
     telemetry::log::start(&config.log)
         .map_err(|problem| ConfigError::Value { key: "log.filter", problem })?;
     allow_files();
+    let secrets = Secrets::read(&config)?;
     // Bound before anything else is touched: a taken port is the likeliest mistake.
-    let ingress_listener = bind("ingress", config.ingress.listen).await?;
-    let admin_listener = bind("admin", config.admin.listen).await?;
-    let node = Node::open(&config, ingress_listener.local_addr().map_err(failed)?).await?;
+    let listeners = Listeners::bind(&config).await?;
+    let ingress = listeners.doors.requests.local_addr().map_err(failed)?;
+    let (node, secrets) = Box::pin(Node::open(&config, ingress, secrets)).await?;
     let readiness = Readiness::starting();
     // The admin listener outlives the ingress: probes must see the drain.
     let admin_shutdown = Shutdown::new();
     let admin = Admin::new(node.admin_parts(&config, readiness.clone()));
-    ready(&node.ready(&ingress_listener, &admin_listener).map_err(failed)?);
+    ready(&node.ready(&config, &listeners).map_err(failed)?);
+    let Listeners { doors, admin: admin_listener } = listeners;
     readiness.ready();
 
     let follow = tokio::spawn({
@@ -139,6 +164,7 @@ pub async fn run(
         let (usage, config) = (node.usage.clone(), config.usage.clone());
         async move { usage.run(config).await }
     });
+    let fresh = tokio::spawn(Box::pin(secrets.tend()));
     let sweep = tokio::spawn({
         let deployer = node.deployer.clone();
         async move {
@@ -147,7 +173,7 @@ pub async fn run(
         }
     });
     let serving = async {
-        let drained = node.ingress.clone().serve(ingress_listener, shutdown.clone()).await;
+        let drained = node.ingress.clone().serve(doors, shutdown.clone()).await;
         admin_shutdown.drain();
         drained
     };
@@ -165,7 +191,7 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    for task in [follow, follow_tokens, upkeep, sweep, tend, trials, keep_usage] {
+    for task in [follow, follow_tokens, upkeep, sweep, tend, trials, keep_usage, fresh] {
         task.abort();
         let _ = task.await;
     }
@@ -178,6 +204,38 @@ pub async fn run(
     // Whatever went wrong with it was told already.
     let _ = tokio::task::spawn_blocking(move || logs.finish()).await;
     Ok(())
+}
+
+/// The TLS of both listeners.
+struct Secrets {
+    ingress: Option<Tls>,
+    admin: Option<Tls>,
+}
+
+impl Secrets {
+    fn read(config: &Config) -> Result<Self, ConfigError> {
+        Ok(Self {
+            ingress: Tls::ingress(&config.ingress.tls, &config.resolved_data_dir())?,
+            admin: Tls::admin(&config.admin.tls)?,
+        })
+    }
+
+    /// Takes up what was got from an authority before, for the domains in the configuration.
+    fn recall(&mut self, config: &Config) -> io::Result<()> {
+        let Some(tls) = &mut self.ingress else {
+            return Ok(());
+        };
+        if let Some(domains) = tls.domains() {
+            domains.set(config.ingress.tls.acme.domains());
+        }
+        tls.recall()
+    }
+
+    /// Keeps all certificates fresh, for ever.
+    async fn tend(self) {
+        let each = [self.ingress, self.admin].into_iter().flatten().map(Tls::tend);
+        futures::future::join_all(each).await;
+    }
 }
 
 /// The parts of a node that listeners share.
@@ -196,11 +254,17 @@ struct Node {
     metrics: Arc<Metrics>,
     usage: Arc<UsageKeeper>,
     addresses: Addresses,
+    admin_tls: Option<Acceptor>,
 }
 
 impl Node {
-    async fn open(config: &Config, ingress: SocketAddr) -> Result<Self, RunError> {
+    async fn open(
+        config: &Config,
+        ingress: SocketAddr,
+        mut secrets: Secrets,
+    ) -> Result<(Self, Secrets), RunError> {
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
+        secrets.recall(config).map_err(failed)?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let records = Arc::new(registry);
         let registry: Arc<dyn Registry> = records.clone();
@@ -239,7 +303,8 @@ impl Node {
         let functions = Arc::new(functions);
         logs.forget_others();
         let addresses =
-            Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing);
+            Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing)
+                .over_tls(secrets.ingress.is_some());
         let deployer = Arc::new(Deployer::new(DeployerParts {
             functions: functions.clone(),
             blobs,
@@ -258,9 +323,10 @@ impl Node {
             metrics: metrics.clone(),
             config: config.ingress.clone(),
             log_format: config.log.format,
+            tls: secrets.ingress.as_ref().map(Tls::acceptor),
         });
         let ingress = Arc::new(ingress.map_err(failed)?);
-        Ok(Self {
+        let node = Self {
             data_dir,
             plan,
             functions,
@@ -275,7 +341,9 @@ impl Node {
             metrics,
             usage,
             addresses,
-        })
+            admin_tls: secrets.admin.as_ref().map(Tls::acceptor),
+        };
+        Ok((node, secrets))
     }
 
     fn admin_parts(&self, config: &Config, readiness: Readiness) -> AdminParts {
@@ -293,13 +361,18 @@ impl Node {
             readiness,
             config: config.admin.clone(),
             max_artifact_bytes: config.deploy.max_artifact_bytes,
+            tls: self.admin_tls.clone(),
         }
     }
 
-    fn ready(&self, ingress: &TcpListener, admin: &TcpListener) -> io::Result<Ready> {
+    fn ready(&self, config: &Config, listeners: &Listeners) -> io::Result<Ready> {
+        let Listeners { doors, admin } = listeners;
         Ok(Ready {
-            ingress: ingress.local_addr()?,
+            ingress: doors.requests.local_addr()?,
             admin: admin.local_addr()?,
+            ingress_tls: config.ingress.tls.is_on(),
+            admin_tls: config.admin.tls.is_on(),
+            redirect: doors.redirect.as_ref().map(TcpListener::local_addr).transpose()?,
             data_dir: self.data_dir.path().to_owned(),
             new: self.data_dir.is_new(),
             pool: self.plan.to_string(),
@@ -359,13 +432,35 @@ fn allow_files() {
     }
 }
 
-async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
+/// Where everybody comes in.
+struct Listeners {
+    doors: Doors,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, RunError> {
+        let requests = bind("ingress", "listen", config.ingress.listen).await?;
+        let redirect = match config.ingress.http_redirect {
+            Some(address) => Some(bind("ingress", "http_redirect", address).await?),
+            None => None,
+        };
+        let admin = bind("admin", "listen", config.admin.listen).await?;
+        Ok(Self { doors: Doors { requests, redirect }, admin })
+    }
+}
+
+async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => RunError::Failed(format!(
-            "the {name} address {address} is taken by another process; choose another with \
-             `{name}.listen`, port 0 takes a free one"
+            "the {section} address {address} is taken by another process; choose another with \
+             `{section}.{key}`, port 0 takes a free one"
         )),
-        _ => RunError::Failed(format!("cannot listen on the {name} address {address}: {error}")),
+        io::ErrorKind::PermissionDenied => RunError::Failed(format!(
+            "the {section} address {address} is not for this user ({error}); ports below 1024 \
+             need the capability CAP_NET_BIND_SERVICE, or choose another with `{section}.{key}`"
+        )),
+        _ => RunError::Failed(format!("cannot listen on the {section} address {address}: {error}")),
     })
 }
 

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod acme;
 mod admin;
 mod admission;
 mod apps;
@@ -38,5 +39,6 @@ mod shutdown;
 mod start;
 mod streaming;
 mod swap;
+mod tls;
 mod tokens;
 mod usage;

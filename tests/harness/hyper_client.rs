@@ -1,5 +1,6 @@
 //! HTTP/1.1 and HTTP/2 through hyper, for what is not about single bytes.
 
+use crate::tls::Trust;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
@@ -8,8 +9,11 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::{convert::Infallible, net::SocketAddr};
-use tokio::net::TcpStream;
+use std::{convert::Infallible, io, net::SocketAddr};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// The body of a request.
 pub type Body = BoxBody<Bytes, Infallible>;
@@ -45,6 +49,30 @@ impl Client {
         let stream = TcpStream::connect(peer).await;
         let stream = stream.unwrap_or_else(|error| panic!("nobody listens: {error}"));
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, protocol).await
+    }
+
+    /// Connects with TLS to whoever is `localhost` there, and speaks what it agrees to.
+    ///
+    /// # Errors
+    /// When nobody listens, or somebody who is not trusted.
+    ///
+    /// # Panics
+    /// When it does not agree to speak this.
+    pub async fn open_tls(peer: SocketAddr, protocol: Protocol, trust: &Trust) -> io::Result<Self> {
+        let offer = match protocol {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "h2",
+        };
+        let stream = trust.connect(peer, "localhost", &[offer]).await?;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(offer.as_bytes()));
+        Self::over(stream, protocol).await.map_err(io::Error::other)
+    }
+
+    async fn over<S>(stream: S, protocol: Protocol) -> hyper::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let io = TokioIo::new(stream);
         // The connection's own error shows at the request that it hits.
         Ok(match protocol {

@@ -6,6 +6,8 @@
 //! | [`Cli`] | one run of `faas` in a hermetic environment |
 //! | [`Request`], [`Connection`], [`Answer`] | HTTP/1.1 byte by byte, over a plain socket |
 //! | [`hyper_client`] | HTTP/1.1 and HTTP/2 through hyper |
+//! | [`tls`] | certificates, and clients that trust them |
+//! | [`acme`] | an authority that gives out certificates |
 //! | [`Metrics`] | what `/metrics` says |
 //! | [`process`] | what the kernel says of a process |
 //! | [`swap`] | swap for a moment, and memory that is forced out |
@@ -24,6 +26,7 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+pub mod acme;
 pub mod artifacts;
 mod cli;
 mod http1;
@@ -35,6 +38,7 @@ mod poll;
 pub mod process;
 mod project;
 pub mod swap;
+pub mod tls;
 
 pub use cli::{Cli, Output, faas_binary};
 pub use http1::{Answer, Connection, Request};

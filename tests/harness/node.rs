@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{OnceLock, mpsc},
+    sync::{Mutex, OnceLock, mpsc},
     thread,
     time::{Duration, SystemTime},
 };
@@ -27,6 +27,8 @@ pub struct Node {
     process: Option<Child>,
     ingress: SocketAddr,
     admin: SocketAddr,
+    /// What it writes to its standard output behind the two addresses.
+    lines: Mutex<Option<mpsc::Receiver<String>>>,
 }
 
 impl Node {
@@ -64,7 +66,7 @@ impl Node {
         let home = tempfile::Builder::new().prefix("faas-").tempdir().unwrap();
         fs::write(home.path().join("config.toml"), config).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { home, process: None, ingress: nowhere, admin: nowhere }
+        Self { home, process: None, ingress: nowhere, admin: nowhere, lines: Mutex::default() }
     }
 
     /// Starts it, on other ports than before.
@@ -90,11 +92,14 @@ impl Node {
             let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
                 panic!("the node did not start");
             });
-            let address = line.strip_prefix(name).and_then(|l| l.strip_prefix(" http://"));
+            let address = line
+                .strip_prefix(name)
+                .and_then(|l| l.strip_prefix(" http://").or_else(|| l.strip_prefix(" https://")));
             let address = address.and_then(|address| address.parse().ok());
             address.unwrap_or_else(|| panic!("the {name} address was expected, not `{line}`"))
         };
         (self.ingress, self.admin) = (address("ingress"), address("admin"));
+        self.lines = Some(lines).into();
     }
 
     /// What `faas` must be told to run this node.
@@ -117,6 +122,17 @@ impl Node {
     /// Where the API is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where requests without TLS go that are sent to the ingress.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    pub fn redirect(&self) -> SocketAddr {
+        let lines = self.lines.lock().unwrap();
+        let line = lines.as_ref().expect("it runs").recv_timeout(PATIENCE);
+        let line = line.expect("a third address");
+        line.strip_prefix("redirect http://").unwrap().parse().unwrap()
     }
 
     /// The folder of everything that is this node's.

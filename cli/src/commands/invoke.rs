@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Context, args: args::Invoke) -> Result<Outcome
 
     let (found, _etag) = context.client()?.app(&app).await?;
     let url = address(found.urls.first().map_or("", String::as_str), &path)?;
-    let http = client::http_client(&url)?;
+    let http = context.http_client(&url)?;
     // No time limit: a function may stream for long, and the server has limits of its own.
     let mut request = http.request(method, url.clone()).headers(headers);
     if let Some(body) = body {
@@ -104,7 +104,7 @@ fn address(app: &str, path: &str) -> Result<Url> {
 
 fn broken(url: &Url, error: &reqwest::Error) -> CliError {
     client::unreachable(&url.origin().ascii_serialization(), error)
-        .hint("the admin API answers, but the app's own address does not")
+        .hint_if_none("the admin API answers, but the app's own address does not")
 }
 
 /// Anything but a 2xx or a 3xx.

@@ -60,15 +60,19 @@ async fn serve(ui: &Ui, config: Config) -> Result<Outcome> {
 
 /// The banner for people, then the two lines that scripts wait for.
 fn announce(ui: &Ui, ready: &Ready) {
-    let Ready { ingress, admin, .. } = ready;
+    let (ingress, admin) = (ready.ingress_url(), ready.admin_url());
+    let redirect = ready.redirect.map(|address| format!("http://{address}"));
     ui.banner(&banner(ready));
     let said = if ui.is_json() {
-        ui.json_result(&json!({
-            "ingress": format!("http://{ingress}"),
-            "admin": format!("http://{admin}"),
-        }))
+        let mut document = json!({ "ingress": ingress, "admin": admin });
+        if let (Some(redirect), Some(fields)) = (redirect, document.as_object_mut()) {
+            fields.insert("redirect".to_owned(), redirect.into());
+        }
+        ui.json_result(&document)
     } else {
-        ui.text(&format!("ingress http://{ingress}\nadmin http://{admin}\n"))
+        let redirect = redirect.map(|address| format!("redirect {address}\n"));
+        let redirect = redirect.unwrap_or_default();
+        ui.text(&format!("ingress {ingress}\nadmin {admin}\n{redirect}"))
     };
     if let Err(error) = said {
         ui.error(&error);

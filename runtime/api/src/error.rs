@@ -40,6 +40,8 @@ error_codes! {
     NotFound = "not_found", 404, "Not found";
     /// HTTP that RFC 9112 or RFC 9113 calls invalid, or a query the API does not know.
     BadRequest = "bad_request", 400, "Bad request";
+    /// This address speaks TLS, and the request came without.
+    TlsRequired = "tls_required", 400, "This address speaks TLS: use https";
     /// The method is not allowed on this address.
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed";
     /// The client was too slow to send its request.

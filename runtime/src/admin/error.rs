@@ -223,6 +223,20 @@ pub(super) fn finish(mut response: Response, id: RequestId) -> Response {
     response
 }
 
+/// A whole HTTP/1 response, for a client that speaks the wrong protocol and is not heard further.
+pub(super) fn raw(error: ApiError, id: RequestId) -> Vec<u8> {
+    let body = error.disclose(id);
+    let (status, code, text) =
+        (body.status, body.code, serde_json::to_string(&body).unwrap_or_default());
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let length = text.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM}\r\nx-faas-error: {code}\r\n\
+         x-request-id: {id}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{text}"
+    )
+    .into_bytes()
+}
+
 /// The headers that go with a code.
 fn explain(headers: &mut HeaderMap, code: ErrorCode) {
     headers.insert(ERROR, HeaderValue::from_static(code.as_str()));

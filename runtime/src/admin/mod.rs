@@ -49,6 +49,7 @@ use crate::{
     functions::{Functions, address::Addresses},
     storage::Journal,
     telemetry::{guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
+    tls::{Acceptor, TlsFiles},
     tokens::Tokens,
 };
 use axum::middleware::from_fn;
@@ -72,6 +73,8 @@ pub struct AdminConfig {
     pub open_probes: bool,
     /// How many days the audit log remembers a change.
     pub audit_days: u32,
+    /// The certificate of this listener. Without one it speaks no TLS.
+    pub tls: TlsFiles,
 }
 
 impl Default for AdminConfig {
@@ -81,6 +84,7 @@ impl Default for AdminConfig {
             insecure: false,
             open_probes: true,
             audit_days: 365,
+            tls: TlsFiles::default(),
         }
     }
 }
@@ -113,6 +117,8 @@ pub(crate) struct AdminParts {
     pub(crate) config: AdminConfig,
     /// The largest artifact, in bytes.
     pub(crate) max_artifact_bytes: u64,
+    /// Shakes hands, where the listener speaks TLS.
+    pub(crate) tls: Option<Acceptor>,
 }
 
 /// The API, ready to be served.

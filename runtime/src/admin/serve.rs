@@ -1,10 +1,21 @@
-//! From a listener to requests: accepts connections, is patient with none of them for ever, and
+//! From a listener to requests: accepts connections, shakes hands where there is TLS, is patient with none of them for ever, and
 //! ends as the node's switch says.
 
-use super::{Admin, Api, audit::Peer, gate::Gate, openapi};
-use crate::Shutdown;
+use super::{
+    Admin, Api,
+    audit::Peer,
+    error::{self, ApiError},
+    gate::Gate,
+    openapi,
+};
+use crate::{
+    Shutdown,
+    request_id::RequestId,
+    tls::{Acceptor, TlsStream},
+};
 use axum::body::Body;
 use bytes::Bytes;
+use faas_api::ErrorCode;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -136,6 +147,7 @@ struct Server {
     closing: CancellationToken,
     /// Tells them to end at once.
     cut: CancellationToken,
+    tls: Option<Acceptor>,
 }
 
 impl Server {
@@ -147,6 +159,7 @@ impl Server {
             connections: TaskTracker::new(),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
+            tls: api.parts.tls.clone(),
         }
     }
 
@@ -182,6 +195,29 @@ impl Server {
     ) -> Result<(), hyper::Error> {
         // Answers are whole when they are written; waiting for more would only delay them.
         let _ = connection.set_nodelay(true);
+        let Some(tls) = self.tls.clone() else {
+            return self.converse(connection, peer).await;
+        };
+        // A handshake is as long as a head may be.
+        match tokio::time::timeout(self.patience.head, shake_hands(&tls, connection)).await {
+            Ok(Ok(Some(connection))) => Box::pin(self.converse(connection, peer)).await,
+            Ok(Ok(None)) | Err(_) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake with the API failed");
+                Ok(())
+            }
+        }
+    }
+
+    /// HTTP, to the end.
+    async fn converse<T>(
+        self: Arc<Self>,
+        connection: T,
+        peer: SocketAddr,
+    ) -> Result<(), hyper::Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let unread = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let (server, unread) = (self.clone(), unread.clone());
@@ -219,6 +255,21 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// TLS first. To a client that begins with HTTP it is said what is missing.
+async fn shake_hands(
+    tls: &Acceptor,
+    mut connection: TcpStream,
+) -> io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    connection.peek(&mut first).await?;
+    if !first.iter().all(u8::is_ascii_alphabetic) {
+        return tls.accept(connection).await.map(Some);
+    }
+    let error = ApiError::new(ErrorCode::TlsRequired).hint("begin the address with https://");
+    connection.write_all(&error::raw(error, RequestId::new())).await?;
+    linger(connection).await.map(|()| None)
 }
 
 /// A body that tells its connection whether all of it was read.
@@ -260,7 +311,7 @@ impl http_body::Body for Watched {
 
 /// Ends our side and takes what still comes. Closing with unread bytes would reset the connection,
 /// and the client might never see the answer that says why its body was not read.
-async fn linger(mut connection: Steady) -> io::Result<()> {
+async fn linger(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     connection.shutdown().await?;
     let mut scrap = vec![0; 16 * 1024];
     while connection.read(&mut scrap).await? > 0 {}
@@ -278,23 +329,23 @@ fn is_clients_fault(error: &io::Error) -> bool {
 }
 
 /// A connection whose client has to take what is written, or lose it.
-struct Steady {
-    inner: TcpStream,
+struct Steady<T> {
+    inner: T,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
     stuck: bool,
 }
 
-impl Steady {
-    fn new(inner: TcpStream, limit: Duration) -> Self {
+impl<T> Steady<T> {
+    fn new(inner: T, limit: Duration) -> Self {
         Self { inner, limit, timer: Box::pin(tokio::time::sleep(limit)), stuck: false }
     }
 
-    fn watch<T>(
+    fn watch<R>(
         &mut self,
         cx: &mut Context<'_>,
-        wrote: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+        wrote: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
         if wrote.is_ready() {
             self.stuck = false;
             return wrote;
@@ -307,7 +358,7 @@ impl Steady {
     }
 }
 
-impl AsyncRead for Steady {
+impl<T: AsyncRead + Unpin> AsyncRead for Steady<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -317,7 +368,7 @@ impl AsyncRead for Steady {
     }
 }
 
-impl AsyncWrite for Steady {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Steady<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -341,7 +392,8 @@ impl AsyncWrite for Steady {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

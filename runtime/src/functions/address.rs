@@ -9,6 +9,7 @@ pub(crate) struct Addresses {
     ingress: SocketAddr,
     base_domain: String,
     path_routing: bool,
+    secure: bool,
 }
 
 impl Addresses {
@@ -21,25 +22,28 @@ impl Addresses {
             ip => ip,
         };
         let ingress = SocketAddr::new(ip, ingress.port());
-        Self { ingress, base_domain: base_domain.to_owned(), path_routing }
+        Self { ingress, base_domain: base_domain.to_owned(), path_routing, secure: false }
+    }
+
+    /// The same with TLS, or without. Certificates are for names, so with TLS apps are shown under
+    /// the base domain only.
+    pub(crate) fn over_tls(mut self, secure: bool) -> Self {
+        self.secure = secure;
+        self
     }
 
     /// Every address of an app, the one to show first.
     pub(crate) fn of(&self, app: &AppName) -> Vec<String> {
-        let host = format!("http://{app}.{}:{}/", self.base_domain, self.ingress.port());
+        let host = self.named(&format!("{app}."));
         match self.path_routing {
-            true => vec![format!("http://{}/{app}/", self.ingress), host],
+            true => vec![format!("{}{app}/", self.without_name()), host],
             false => vec![host],
         }
     }
 
     /// Every address of an app that has these domains, the one to show first.
     pub(crate) fn with_domains(&self, app: &AppName, domains: &[Domain]) -> Vec<String> {
-        let port = self.ingress.port();
-        let claimed = domains.iter().map(|domain| match port {
-            80 => format!("http://{domain}/"),
-            port => format!("http://{domain}:{port}/"),
-        });
+        let claimed = domains.iter().map(|domain| self.root_of(domain.as_str()));
         self.of(app).into_iter().chain(claimed).collect()
     }
 
@@ -57,10 +61,29 @@ impl Addresses {
     /// The address that always reaches one version.
     pub(crate) fn preview(&self, app: &AppName, version: VersionId) -> String {
         match self.path_routing {
-            true => format!("http://{}/{app}@{version}/", self.ingress),
-            false => {
-                format!("http://{version}--{app}.{}:{}/", self.base_domain, self.ingress.port())
-            }
+            true => format!("{}{app}@{version}/", self.without_name()),
+            false => self.named(&format!("{version}--{app}.")),
+        }
+    }
+
+    /// The root of the ingress, for paths that name the app.
+    fn without_name(&self) -> String {
+        match self.secure {
+            true => self.named(""),
+            false => format!("http://{}/", self.ingress),
+        }
+    }
+
+    /// The root of a name below the base domain.
+    fn named(&self, label: &str) -> String {
+        self.root_of(&format!("{label}{}", self.base_domain))
+    }
+
+    fn root_of(&self, host: &str) -> String {
+        let (scheme, default) = if self.secure { ("https", 443) } else { ("http", 80) };
+        match self.ingress.port() {
+            port if port == default => format!("{scheme}://{host}/"),
+            port => format!("{scheme}://{host}:{port}/"),
         }
     }
 }
@@ -83,5 +106,15 @@ mod tests {
             addresses.preview(&app, VersionId::new(3)),
             "http://v3--hello.example.com:8080/"
         );
+        let addresses = Addresses::new(listener, "example.com", true).over_tls(true);
+        assert_eq!(
+            addresses.of(&app),
+            ["https://example.com:8080/hello/", "https://hello.example.com:8080/"]
+        );
+        let preview = addresses.preview(&app, VersionId::new(3));
+        assert_eq!(preview, "https://example.com:8080/hello@v3/");
+        let listener = SocketAddr::from(([0, 0, 0, 0], 443));
+        let addresses = Addresses::new(listener, "example.com", false).over_tls(true);
+        assert_eq!(addresses.main(&app), "https://hello.example.com/");
     }
 }

@@ -36,14 +36,13 @@ pub(super) fn max_connections(configured: usize) -> usize {
 }
 
 /// Accepts connections until the node drains, and serves each in a task of its own, on one of the
-/// threads for that.
+/// threads for that. Listeners may share their places.
 pub(super) async fn accept<S: Serve>(
     listener: TcpListener,
-    slots: usize,
+    slots: Arc<Semaphore>,
     common: Arc<Common>,
     visitor: impl Fn(SocketAddr) -> S,
 ) {
-    let slots = Arc::new(Semaphore::new(slots));
     let serve = |(stream, peer, slot): Accepted| {
         let (service, shared) = (visitor(peer), common.clone());
         // Its thread has an event loop of its own, which shall tell of this socket.

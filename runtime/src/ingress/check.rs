@@ -143,9 +143,10 @@ fn host<B>(request: &Request<B>) -> Result<&str, Refused> {
     }
 }
 
-/// `a` and `a:80` are the same host for http.
+/// `a` and `a:80` are the same host for http, `a` and `a:443` for https.
 fn same_host(a: &str, b: &str) -> bool {
-    let bare = |host| str::strip_suffix(host, ":80").unwrap_or(host);
+    let bare =
+        |host| str::strip_suffix(host, ":80").or(str::strip_suffix(host, ":443")).unwrap_or(host);
     bare(a).eq_ignore_ascii_case(bare(b))
 }
 

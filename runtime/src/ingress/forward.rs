@@ -68,6 +68,8 @@ pub(super) struct Said<'a> {
     pub(super) client: HeaderValue,
     /// The host a request is for that names none.
     pub(super) default_host: &'a HeaderValue,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
     /// How many bytes of the path name the app.
     pub(super) prefix: usize,
 }
@@ -80,7 +82,7 @@ pub(super) fn for_guest(parts: &mut request::Parts, said: Said<'_>) -> Result<()
     let host = set_host(&mut parts.headers, &parts.uri, said.default_host)?;
     parts.headers.insert(FORWARDED_HOST, host);
     parts.headers.insert(FORWARDED_FOR, said.client);
-    parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(said.scheme));
     parts.headers.insert(REQUEST_ID, said.id);
     let (uri, prefix) = inside(&parts.uri, said.prefix)?;
     if let Some(prefix) = prefix {
@@ -211,6 +213,7 @@ mod tests {
             id: HeaderValue::from_static("ID"),
             client: HeaderValue::from_static("192.0.2.1"),
             default_host: &HeaderValue::from_static("localhost"),
+            scheme: "http",
             prefix,
         };
         for_guest(&mut parts, said).unwrap();

@@ -29,6 +29,8 @@ pub(super) struct Shared<B> {
     pub(super) body_idle: Duration,
     /// The host that a request is for which names none.
     pub(super) default_host: HeaderValue,
+    /// `http` or `https`: what clients speak.
+    pub(super) scheme: &'static str,
 }
 
 /// The requests of one connection.
@@ -60,21 +62,25 @@ impl<B: Backend> Serve for Visit<B> {
     }
 
     fn refuse(&self, code: ErrorCode) -> Bytes {
-        // There is no request, and so no method and no path.
-        let method = Method::from_bytes(b"-").unwrap_or_default();
-        let uri = Uri::from_static("*");
-        let mut ticket = Ticket::<B::Function>::new(self.0.shared.books.clone(), method, uri);
-        let response = respond::error(code, None, ticket.labels());
-        ticket.fails(code, None);
-        ticket.answers(response.status().as_u16());
-        let raw = respond::raw(&response);
-        drop(Answer::<B::Body, _>::own(response.into_body(), ticket));
-        raw
+        refuse::<B>(&self.0.shared, code)
     }
 }
 
+/// A whole response to what is no request, and so has no method and no path.
+pub(super) fn refuse<B: Backend>(shared: &Shared<B>, code: ErrorCode) -> Bytes {
+    let method = Method::from_bytes(b"-").unwrap_or_default();
+    let uri = Uri::from_static("*");
+    let mut ticket = Ticket::<B::Function>::new(shared.books.clone(), method, uri);
+    let response = respond::error(code, None, ticket.labels());
+    ticket.fails(code, None);
+    ticket.answers(response.status().as_u16());
+    let raw = respond::raw(&response);
+    drop(Answer::<B::Body, _>::own(response.into_body(), ticket));
+    raw
+}
+
 /// Why a request has no answer of a guest.
-struct Failure {
+pub(super) struct Failure {
     code: ErrorCode,
     /// For the client.
     detail: Option<&'static str>,
@@ -85,7 +91,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(code: ErrorCode) -> Self {
+    pub(super) fn new(code: ErrorCode) -> Self {
         Self { code, detail: None, cause: None, close: false }
     }
 }
@@ -177,6 +183,7 @@ async fn answer<B: Backend>(
         id: ticket.id_header().clone(),
         client: visitor.address.clone(),
         default_host: &shared.default_host,
+        scheme: shared.scheme,
         prefix: prefix + strip,
     };
     forward::for_guest(&mut head, said)?;
@@ -226,13 +233,16 @@ where
 }
 
 /// Says what went wrong.
-fn fail<B, F: Function>(failure: Failure, mut ticket: Box<Ticket<F>>) -> Response<Answer<B, F>> {
+pub(super) fn fail<B, F: Function>(
+    failure: Failure,
+    mut ticket: Box<Ticket<F>>,
+) -> Response<Answer<B, F>> {
     ticket.fails(failure.code, failure.cause);
     own(respond::error(failure.code, failure.detail, ticket.labels()), ticket)
 }
 
 /// Sends a response of the node's own.
-fn own<B, F: Function>(
+pub(super) fn own<B, F: Function>(
     response: Response<Bytes>,
     mut ticket: Box<Ticket<F>>,
 ) -> Response<Answer<B, F>> {

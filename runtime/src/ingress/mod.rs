@@ -5,7 +5,7 @@
 //! | step | file | what happens |
 //! |---|---|---|
 //! | accept | `accept`, `lanes` | a place, a socket, a task on one thread |
-//! | read | `connection` | which protocol; deadlines, drain, reset; every head seen whole |
+//! | read | `connection` | TLS, which protocol; deadlines, drain, reset; every head seen whole |
 //! | handle | `handle` | calls the rest in order; errors become responses here |
 //! | check | `check` | is it HTTP, and for exactly one host |
 //! | route | `router` | host and path to an app, pure |
@@ -32,6 +32,7 @@ mod forward;
 mod handle;
 mod lanes;
 mod meter;
+mod redirect;
 mod respond;
 mod router;
 mod sticky;
@@ -46,6 +47,7 @@ use self::{
     handle::{Shared, Visit},
     lanes::Lanes,
     meter::Books,
+    redirect::Redirect,
     router::Naming,
 };
 use crate::{
@@ -54,8 +56,10 @@ use crate::{
     engine::Engine,
     functions::snapshot::Snapshot,
     telemetry::{LogFormat, metrics::Metrics},
+    tls::{Acceptor, IngressTls},
 };
 use arc_swap::ArcSwap;
+use futures::FutureExt as _;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -64,7 +68,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::task::TaskTracker;
 
 /// How long a client gets to take note that its connection closes.
@@ -108,6 +112,41 @@ pub struct IngressConfig {
     pub max_h2_streams: u32,
     /// Seconds that requests in flight get to finish when the node stops.
     pub drain_timeout_s: u64,
+    /// A second address, without TLS, that sends every request to this one; port 0 takes a free one.
+    #[serde(with = "optional_address")]
+    pub http_redirect: Option<SocketAddr>,
+    /// The certificates of this listener. Without any it speaks no TLS.
+    pub tls: IngressTls,
+}
+
+/// No address is an empty string, so that every setting can be written.
+mod optional_address {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+    use std::net::SocketAddr;
+
+    #[expect(clippy::ref_option, reason = "serde gives the field as it is")]
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.is_empty() {
+            true => Ok(None),
+            false => text.parse().map(Some).map_err(|_| {
+                let what = de::Unexpected::Str(&text);
+                de::Error::invalid_value(what, &"an address, such as \"0.0.0.0:80\"")
+            }),
+        }
+    }
 }
 
 /// Which requests are written to the node's log.
@@ -141,6 +180,8 @@ impl Default for IngressConfig {
             max_headers: 100,
             max_h2_streams: 128,
             drain_timeout_s: 30,
+            http_redirect: None,
+            tls: IngressTls::default(),
         }
     }
 }
@@ -182,7 +223,11 @@ impl IngressConfig {
             let problem = format!("`{}` is not a domain", self.base_domain.escape_debug());
             return Err(ConfigError::Value { key: "ingress.base_domain", problem });
         }
-        Ok(())
+        if self.http_redirect.is_some() && !self.tls.is_on() {
+            let problem = "leads nowhere: `ingress.tls` names no certificate".to_owned();
+            return Err(ConfigError::Value { key: "ingress.http_redirect", problem });
+        }
+        self.tls.validate()
     }
 
     fn patience(&self) -> Patience {
@@ -209,6 +254,16 @@ pub(crate) struct IngressParts {
     pub(crate) metrics: Arc<Metrics>,
     /// How the node's log is written, and so the access log.
     pub(crate) log_format: LogFormat,
+    /// Shakes hands, where the listener speaks TLS.
+    pub(crate) tls: Option<Acceptor>,
+}
+
+/// Where clients come in.
+pub(crate) struct Doors {
+    /// For requests.
+    pub(crate) requests: TcpListener,
+    /// For requests without TLS, which are sent to the other one.
+    pub(crate) redirect: Option<TcpListener>,
 }
 
 /// The door of the node.
@@ -224,13 +279,14 @@ impl Ingress {
     /// # Errors
     /// When the system gives no more threads.
     pub(crate) fn new(parts: IngressParts) -> io::Result<Self> {
-        let IngressParts { config, snapshot, engine, metrics, log_format } = parts;
+        let IngressParts { config, snapshot, engine, metrics, log_format, tls } = parts;
         let json = match log_format {
             LogFormat::Auto => !std::io::stderr().is_terminal(),
             LogFormat::Text => false,
             LogFormat::Json => true,
         };
-        let common = common(&config)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let common = common(&config, tls)?;
         let domain = config.base_domain.trim_matches('.');
         let shared = Shared {
             backend: Node { snapshot, engine, naming: Naming::new(domain, config.path_routing) },
@@ -243,17 +299,29 @@ impl Ingress {
             body_idle: common.patience.body_idle,
             default_host: HeaderValue::from_str(domain)
                 .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
+            scheme,
         };
         Ok(Self { config, common: Arc::new(common), shared: Arc::new(shared) })
     }
 
-    /// Serves a listener until the node has drained or is stopped: stops accepting, lets what is
+    /// Serves its listeners until the node has drained or is stopped: stops accepting, lets what is
     /// in flight finish, and cuts off what has not when patience ends.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: Shutdown) {
+    pub(crate) async fn serve(self: Arc<Self>, doors: Doors, shutdown: Shutdown) {
         let slots = accept::max_connections(self.config.max_connections);
         tracing::info!(max_connections = slots, "the ingress accepts requests");
+        let slots = Arc::new(Semaphore::new(slots));
+        let port = doors.requests.local_addr().map_or(0, |address| address.port());
         let visitor = |peer| Visit::new(self.shared.clone(), peer);
-        let accepting = accept::accept(listener, slots, self.common.clone(), visitor);
+        let requests = accept::accept(doors.requests, slots.clone(), self.common.clone(), visitor);
+        let redirect = async {
+            if let Some(listener) = doors.redirect {
+                let common = Arc::new(Common { tls: None, ..Common::clone(&self.common) });
+                let visitor = |_| Redirect::new(self.shared.clone(), port);
+                accept::accept(listener, slots, common, visitor).await;
+            }
+        };
+        // Apart from each other, and not moved about with all that waits for them.
+        let accepting = futures::future::join(Box::pin(requests), Box::pin(redirect)).map(drop);
         let patience = Duration::from_secs(self.config.drain_timeout_s);
         run(accepting, &self.common, patience, &shutdown).await;
         // The log's thread is waited for outside the asynchronous threads.
@@ -262,7 +330,7 @@ impl Ingress {
     }
 }
 
-fn common(config: &IngressConfig) -> io::Result<Common> {
+fn common(config: &IngressConfig, tls: Option<Acceptor>) -> io::Result<Common> {
     Ok(Common {
         patience: config.patience(),
         heads: HeadLimits { uri: config.max_uri_bytes, headers: config.max_header_bytes },
@@ -271,6 +339,7 @@ fn common(config: &IngressConfig) -> io::Result<Common> {
         signals: Signals::default(),
         tasks: TaskTracker::new(),
         lanes: Lanes::start(config.threads)?.into(),
+        tls,
     })
 }
 

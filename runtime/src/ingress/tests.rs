@@ -189,7 +189,7 @@ impl Node {
             begun: Notify::new(),
             go: Notify::new(),
         });
-        let common = Arc::new(common(&config).unwrap());
+        let common = Arc::new(common(&config, None).unwrap());
         let shared = Arc::new(Shared {
             backend: Fake(seen.clone()),
             books: Arc::new(Books {
@@ -200,6 +200,7 @@ impl Node {
             limits: RequestLimits { uri: 1000, headers: 20 },
             body_idle,
             default_host: HeaderValue::from_static("localhost"),
+            scheme: "http",
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -207,7 +208,8 @@ impl Node {
         let switch = shutdown.clone();
         let running = tokio::spawn(async move {
             let visitor = |peer| Visit::new(shared.clone(), peer);
-            let accepting = accept::accept(listener, 10, common.clone(), visitor);
+            let accepting =
+                accept::accept(listener, Arc::new(Semaphore::new(10)), common.clone(), visitor);
             run(accepting, &common, NEVER, &switch).await;
         });
         Self { address, seen, shutdown, running }

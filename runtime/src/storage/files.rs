@@ -74,7 +74,7 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 /// Writes a whole private file: after a crash it is there with all its bytes or not at all.
 ///
 /// Only one writer at a time may write the same path.
-pub(super) fn write_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temp = TempFile::new(path.with_file_name(name));

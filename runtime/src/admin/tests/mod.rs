@@ -258,6 +258,7 @@ struct Node {
     addresses: Addresses,
     config: AdminConfig,
     patience: Patience,
+    tls: Option<Acceptor>,
     _cache: TempDir,
 }
 
@@ -314,6 +315,7 @@ impl Node {
             addresses,
             config: AdminConfig::default(),
             patience: Patience::default(),
+            tls: None,
             _cache: cache,
         }
     }
@@ -333,6 +335,7 @@ impl Node {
             readiness: self.readiness.clone(),
             config: self.config.clone(),
             max_artifact_bytes: 1000,
+            tls: self.tls.clone(),
         });
         admin.patience = self.patience;
         admin

@@ -4,6 +4,7 @@ use super::{
     Connection, End, Serve,
     io::Io,
     pulse::Phase,
+    transport::Transport,
     watch::{Alarm, Seldom, next_alarm},
 };
 use bytes::BytesMut;
@@ -17,7 +18,7 @@ use std::{
     pin::pin,
     task::{Context, Poll},
 };
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
 
 /// What hyper needs beyond a head: it reads bodies into the same buffer.
 const BUFFER_SLACK: usize = 8 << 10;
@@ -26,15 +27,14 @@ const BUFFER_SLACK: usize = 8 << 10;
 const FREE_HEADERS: usize = 100;
 
 /// Drives the connection until hyper is done, or something else ends it.
-pub(super) async fn run<S: Serve>(
+pub(super) async fn run<T: Transport, S: Serve>(
     connection: &Connection<'_, S>,
-    read: ReadHalf<'_>,
-    write: &WriteHalf<'_>,
+    transport: &mut T,
+    socket: &TcpStream,
     first: BytesMut,
 ) -> End {
     let Connection { pulse, service, common } = connection;
-    let stream = write.as_ref();
-    let io = Io::plain(read, stream, pulse, first).guarded(common.heads, connection);
+    let io = Io::plain(transport, pulse, first).guarded(common.heads, connection);
     let service = service_fn(|request: Request<Incoming>| {
         pulse.called(request.body().size_hint().exact());
         if request.version() == Version::HTTP_10 {
@@ -51,7 +51,7 @@ pub(super) async fn run<S: Serve>(
     });
     let mut hyper = pin!(builder(connection).serve_connection(TokioIo::new(io), service));
     let watch = |drained| {
-        Seldom::new(next_alarm(stream, pulse, &common.patience, &common.signals, drained))
+        Seldom::new(next_alarm(socket, pulse, &common.patience, &common.signals, drained))
     };
     let mut alarm = watch(false);
     let mut drain = false;

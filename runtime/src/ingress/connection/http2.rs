@@ -7,6 +7,7 @@ use super::{
     Connection, End, Serve,
     io::Io,
     pulse::{Overdue, Phase, Pulse},
+    transport::Transport,
     watch::{Alarm, Seldom, next_alarm},
 };
 use bytes::{Bytes, BytesMut};
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::tcp::{ReadHalf, WriteHalf},
+    net::TcpStream,
     runtime::Handle,
     time::{Instant, Sleep, sleep_until},
 };
@@ -48,15 +49,14 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Drives the connection until hyper is done, or something else ends it.
-pub(super) async fn run<S: Serve>(
+pub(super) async fn run<T: Transport, S: Serve>(
     connection: &Connection<'_, S>,
-    read: ReadHalf<'_>,
-    write: &WriteHalf<'_>,
+    transport: &mut T,
+    socket: &TcpStream,
     first: BytesMut,
 ) -> End {
     let Connection { pulse, service, common } = connection;
-    let stream = write.as_ref();
-    let io = Io::<Connection<'_, S>>::plain(read, stream, pulse, first);
+    let io = Io::<T, Connection<'_, S>>::plain(transport, pulse, first);
     let streams = Streams {
         pulse: pulse.clone(),
         tasks: common.tasks.clone(),
@@ -76,7 +76,7 @@ pub(super) async fn run<S: Serve>(
     });
     let mut hyper = pin!(builder(connection, streams).serve_connection(TokioIo::new(io), service));
     let watch = |drained| {
-        Seldom::new(next_alarm(stream, pulse, &common.patience, &common.signals, drained))
+        Seldom::new(next_alarm(socket, pulse, &common.patience, &common.signals, drained))
     };
     let mut alarm = watch(false);
     let mut drained = false;

@@ -1,9 +1,10 @@
-//! The socket as hyper sees it: notes what happens for the watch, hands over HTTP/1 heads only
+//! The connection as hyper sees it: notes what happens for the watch, hands over HTTP/1 heads only
 //! when they are whole, and puts the node's own words in place of hyper's.
 
 use super::{
     batch::Batch,
     pulse::{Framing, Phase, Pulse},
+    transport::Transport,
     wire::{HeadLimits, Wire},
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,10 +14,7 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, tcp::ReadHalf},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A byte that begins no request: hyper answers it with 400 and closes.
 const NO_REQUEST: &[u8] = b"\0";
@@ -27,10 +25,9 @@ pub(super) trait Refuse {
     fn refuse(&self, code: ErrorCode) -> Bytes;
 }
 
-/// One connection's socket.
-pub(super) struct Io<'a, R> {
-    read: ReadHalf<'a>,
-    stream: &'a TcpStream,
+/// One connection's bytes.
+pub(super) struct Io<'a, T, R> {
+    transport: &'a mut T,
     pulse: &'a Pulse,
     /// What was read and not yet handed over.
     held: BytesMut,
@@ -48,18 +45,13 @@ struct Guard<'a, R> {
     told: bool,
 }
 
-impl<'a, R: Refuse> Io<'a, R> {
-    /// The socket of an HTTP/2 connection. `first` was read from it already.
-    pub(super) fn plain(
-        read: ReadHalf<'a>,
-        stream: &'a TcpStream,
-        pulse: &'a Pulse,
-        first: BytesMut,
-    ) -> Self {
-        Self { read, stream, pulse, held: first, guard: None, batch: Batch::default() }
+impl<'a, T: Transport, R: Refuse> Io<'a, T, R> {
+    /// What an HTTP/2 connection reads and writes. `first` was read already.
+    pub(super) fn plain(transport: &'a mut T, pulse: &'a Pulse, first: BytesMut) -> Self {
+        Self { transport, pulse, held: first, guard: None, batch: Batch::default() }
     }
 
-    /// Makes it the socket of an HTTP/1 connection.
+    /// Makes it what an HTTP/1 connection reads and writes.
     pub(super) fn guarded(mut self, limits: HeadLimits, refuse: &'a R) -> Self {
         let wire = Wire::new(limits);
         self.guard = Some(Guard { wire, refuse, answer: None, told: false });
@@ -67,13 +59,13 @@ impl<'a, R: Refuse> Io<'a, R> {
     }
 
     /// Reads what fits into `buf`; tells how many bytes that were, 0 at the end.
-    fn poll_socket(
+    fn poll_transport(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.read).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut *self.transport).poll_read(cx, buf))?;
         let length = buf.filled().len() - before;
         if length == 0 {
             self.pulse.saw_eof();
@@ -122,7 +114,7 @@ impl<'a, R: Refuse> Io<'a, R> {
                 return Poll::Ready(Ok(()));
             }
             let before = buf.filled().len();
-            let Poll::Ready(read) = self.poll_socket(cx, buf) else {
+            let Poll::Ready(read) = self.poll_transport(cx, buf) else {
                 self.note_wait();
                 return Poll::Pending;
             };
@@ -186,32 +178,17 @@ impl<'a, R: Refuse> Io<'a, R> {
         }
     }
 
-    fn poll_socket_write(
-        &self,
+    fn poll_transport_write(
+        &mut self,
         cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        write: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         // HTTP/2 gathers what its streams write by itself.
         if self.guard.is_some() && self.batch.lets_others_go_first() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        loop {
-            match self.stream.poll_write_ready(cx) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => {
-                    self.pulse.write_waits();
-                    return Poll::Pending;
-                }
-            }
-            match write(self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    self.pulse.wrote();
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        write(Pin::new(&mut *self.transport), cx)
     }
 
     /// Writes the node's answer in place of `hypers`, if that is hyper's own answer to a head
@@ -232,7 +209,7 @@ impl<'a, R: Refuse> Io<'a, R> {
             guard.answer = Some(guard.refuse.refuse(refused.unwrap_or(code)));
         }
         while let Some(rest) = self.guard.as_ref()?.answer.clone().filter(|rest| !rest.is_empty()) {
-            match self.poll_socket_write(cx, |stream| stream.try_write(&rest)) {
+            match self.poll_transport_write(cx, |to, cx| to.poll_write(cx, &rest)) {
                 Poll::Ready(Ok(length)) => self.guard.as_mut()?.answer.as_mut()?.advance(length),
                 other => return Some(other),
             }
@@ -257,7 +234,7 @@ fn refusal_code(bytes: &[u8]) -> Option<ErrorCode> {
     }
 }
 
-impl<R: Refuse> AsyncRead for Io<'_, R> {
+impl<T: Transport, R: Refuse> AsyncRead for Io<'_, T, R> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -267,7 +244,7 @@ impl<R: Refuse> AsyncRead for Io<'_, R> {
         if this.guard.is_some() {
             this.poll_read_http1(cx, buf)
         } else if this.held.is_empty() {
-            this.poll_socket(cx, buf).map_ok(drop)
+            this.poll_transport(cx, buf).map_ok(drop)
         } else {
             this.hand_over(buf, usize::MAX);
             Poll::Ready(Ok(()))
@@ -275,7 +252,7 @@ impl<R: Refuse> AsyncRead for Io<'_, R> {
     }
 }
 
-impl<R: Refuse> AsyncWrite for Io<'_, R> {
+impl<T: Transport, R: Refuse> AsyncWrite for Io<'_, T, R> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -284,7 +261,7 @@ impl<R: Refuse> AsyncWrite for Io<'_, R> {
         let this = self.get_mut();
         match this.poll_answer(cx, buf) {
             Some(answered) => answered,
-            None => this.poll_socket_write(cx, |stream| stream.try_write(buf)),
+            None => this.poll_transport_write(cx, |to, cx| to.poll_write(cx, buf)),
         }
     }
 
@@ -299,25 +276,24 @@ impl<R: Refuse> AsyncWrite for Io<'_, R> {
         {
             return answered;
         }
-        this.poll_socket_write(cx, |stream| stream.try_write_vectored(bufs))
+        this.poll_transport_write(cx, |to, cx| to.poll_write_vectored(cx, bufs))
     }
 
-    /// A head and its body leave in one system call, and a large body is not copied for it.
     fn is_write_vectored(&self) -> bool {
-        true
+        self.transport.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().transport).poll_flush(cx)
     }
 
-    /// The connection shuts the socket down when hyper is done with it.
+    /// The connection says goodbye when hyper is done with it.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
-impl<R> Drop for Io<'_, R> {
+impl<T, R> Drop for Io<'_, T, R> {
     fn drop(&mut self) {
         let unread = match &self.guard {
             // The service was called, and nobody asked for the body.

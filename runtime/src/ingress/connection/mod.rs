@@ -1,7 +1,8 @@
-//! One connection, from its first byte to its last: tells HTTP/1.1 from HTTP/2, drives hyper, and
-//! keeps the deadlines, the drain and the reset that hyper does not.
+//! One connection, from its first byte to its last: shakes hands where there is TLS, tells HTTP/1.1
+//! from HTTP/2, drives hyper, and keeps the deadlines, the drain and the reset that hyper does not.
 //!
-//! Generic over what answers requests, so that tests can put a few lines in its place.
+//! Generic over what answers requests, so that tests can put a few lines in its place, and over what
+//! carries the bytes, so that a connection without TLS knows nothing of it.
 
 mod batch;
 mod http1;
@@ -10,6 +11,7 @@ mod io;
 pub(super) mod pulse;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod watch;
 mod wire;
 
@@ -18,8 +20,10 @@ pub(super) use {pulse::Patience, watch::Signals, wire::HeadLimits};
 use self::{
     io::Refuse,
     pulse::{Overdue, Phase, Pulse},
+    transport::{Socket, Transport, speaks_plainly},
 };
 use super::lanes::Lanes;
+use crate::tls::{Acceptor, Spoken};
 use bytes::{Bytes, BytesMut};
 use faas_api::ErrorCode;
 use http::{Request, Response};
@@ -27,9 +31,9 @@ use http_body::Body;
 use hyper::body::Incoming;
 use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{sleep, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +48,9 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// How long the first bytes of a connection may take when the node drains already.
 const LATE: Duration = Duration::from_millis(100);
+
+/// How long the last words of a connection may take to fit into its socket.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How much of what a client still sends is read and thrown away before its connection closes.
 const LINGER_BYTES: usize = 1 << 20;
@@ -82,11 +89,15 @@ pub(super) struct Common {
     pub(super) tasks: TaskTracker,
     /// The threads they run on.
     pub(super) lanes: Arc<Lanes>,
+    /// Shakes hands, where the listener speaks TLS.
+    pub(super) tls: Option<Acceptor>,
 }
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
+    /// Nothing was asked.
+    Silent,
     /// hyper is done with it.
     Done,
     /// An answer broke off.
@@ -105,30 +116,23 @@ pub(super) async fn serve<S: Serve>(mut stream: TcpStream, service: S, common: &
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let Some((protocol, first)) = sniff(&stream, common).await else {
-        return;
-    };
-    let connection = Connection {
-        pulse: Pulse::new(match protocol {
-            Protocol::Http1 => Phase::Head,
-            Protocol::Http2 => Phase::Idle,
-        })
-        .into(),
-        service: service.into(),
-        common,
-    };
+    let pulse = Arc::new(Pulse::new(Phase::Idle));
+    let connection = Connection { pulse, service: service.into(), common };
     let end = {
         let (read, write) = stream.split();
-        match protocol {
-            Protocol::Http1 => http1::run(&connection, read, &write, first).await,
-            Protocol::Http2 => http2::run(&connection, read, &write, first).await,
+        let raw = write.as_ref();
+        let socket = Socket::new(read, raw, &connection.pulse);
+        match &common.tls {
+            None => connection.converse(socket, raw, None).await,
+            // Apart from the others, because every connection has room for the largest of them.
+            Some(tls) => Box::pin(connection.shake_hands(socket, raw, tls)).await,
         }
     };
-    tracing::trace!(?protocol, ?end, "connection ended");
+    tracing::trace!(?end, "connection ended");
     close(stream, &connection, end).await;
 }
 
-/// A connection whose protocol is known.
+/// A connection and whoever answers it.
 struct Connection<'a, S> {
     pulse: Arc<Pulse>,
     service: Arc<S>,
@@ -147,29 +151,112 @@ enum Protocol {
     Http2,
 }
 
-/// Reads until the protocol is clear. Silence, half a preface and a node that drains all end the
-/// connection here: nothing was asked yet. What was on its way when the drain began may arrive.
-async fn sniff(stream: &TcpStream, common: &Common) -> Option<(Protocol, BytesMut)> {
-    let first = async {
-        let mut first = BytesMut::new();
-        loop {
-            stream.readable().await.ok()?;
-            first.reserve(FIRST_READ);
-            match stream.try_read_buf(&mut first) {
-                Ok(0) => return None,
-                Ok(_) if first.starts_with(PREFACE) => return Some((Protocol::Http2, first)),
-                Ok(_) if PREFACE.starts_with(&first) => {}
-                Ok(_) => return Some((Protocol::Http1, first)),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return None,
+impl<S: Serve> Connection<'_, S> {
+    /// TLS first, and then what was agreed on. The handshake gets the time that silence may take.
+    async fn shake_hands(&self, mut socket: Socket<'_>, raw: &TcpStream, tls: &Acceptor) -> End {
+        let handshake = async {
+            match speaks_plainly(raw).await? {
+                true => Ok(None),
+                false => tls.accept(&mut socket).await.map(Some),
             }
+        };
+        match self.in_time(handshake).await {
+            Some(Ok(Some(stream))) => match Acceptor::spoken(&stream) {
+                Spoken::Http1 => self.converse(stream, raw, Some(Protocol::Http1)).await,
+                Spoken::Http2 => self.converse(stream, raw, Some(Protocol::Http2)).await,
+                Spoken::Whatever => self.converse(stream, raw, None).await,
+                // Seeing the certificate was all that was wanted.
+                Spoken::Challenge => End::Done,
+            },
+            Some(Ok(None)) => {
+                self.say(&mut socket, &self.refuse(ErrorCode::TlsRequired)).await;
+                self.pulse.leaves_unread();
+                End::Done
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                End::Silent
+            }
+            None => End::Silent,
         }
-    };
-    tokio::select! {
-        biased;
-        first = first => first,
-        () = silent_for_too_long(common) => None,
-        () = drained_for_a_while(common) => None,
+    }
+
+    /// HTTP, to the last word. `agreed` is what TLS has settled already.
+    async fn converse<T: Transport>(
+        &self,
+        mut transport: T,
+        raw: &TcpStream,
+        agreed: Option<Protocol>,
+    ) -> End {
+        let Some(Some((seen, first))) = self.in_time(sniff(&mut transport)).await else {
+            self.say(&mut transport, &[]).await;
+            return End::Silent;
+        };
+        let end = match agreed.unwrap_or(seen) {
+            Protocol::Http1 => {
+                self.pulse.enter(Phase::Head);
+                http1::run(self, &mut transport, raw, first).await
+            }
+            Protocol::Http2 => {
+                self.pulse.enter(Phase::Idle);
+                http2::run(self, &mut transport, raw, first).await
+            }
+        };
+        match end {
+            End::Overdue(Overdue::Head) => {
+                // hyper has nothing to say to half a head.
+                if !self.pulse.is_blocked() {
+                    self.say(&mut transport, &self.refuse(ErrorCode::RequestTimeout)).await;
+                }
+                self.pulse.leaves_unread();
+            }
+            End::Done | End::Overdue(Overdue::Idle) | End::Squeezed => {
+                self.say(&mut transport, &[]).await;
+            }
+            // Without a goodbye over TLS the client knows that its answer is not whole.
+            End::Silent | End::Broken | End::Abrupt | End::Overdue(_) => {}
+        }
+        end
+    }
+
+    /// Waits for something that a client has to do before it can ask for anything. Silence and a
+    /// node that drains end the connection: nothing was asked yet. What was on its way when the
+    /// drain began may arrive.
+    async fn in_time<F: Future>(&self, first: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            first = first => Some(first),
+            () = silent_for_too_long(self.common) => None,
+            () = drained_for_a_while(self.common) => None,
+        }
+    }
+
+    /// Says the last words, and goodbye. A client that does not listen has none.
+    async fn say<T: Transport>(&self, transport: &mut T, words: &[u8]) {
+        let saying = async {
+            transport.write_all(words).await?;
+            transport.shutdown().await
+        };
+        tokio::select! {
+            biased;
+            // Whoever cannot be told will notice.
+            _ = timeout(LAST_WORDS, saying) => {}
+            () = self.common.signals.cut.cancelled() => {}
+        }
+    }
+}
+
+/// Reads until the protocol is clear. `None` when the client has nothing to say.
+async fn sniff<T: Transport>(transport: &mut T) -> Option<(Protocol, BytesMut)> {
+    let mut first = BytesMut::new();
+    loop {
+        first.reserve(FIRST_READ);
+        match transport.read_buf(&mut first).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) if first.starts_with(PREFACE) => return Some((Protocol::Http2, first)),
+            Ok(_) if PREFACE.starts_with(&first) => {}
+            Ok(_) => return Some((Protocol::Http1, first)),
+        }
     }
 }
 
@@ -194,14 +281,8 @@ async fn drained_for_a_while(common: &Common) {
 async fn close<S: Serve>(mut stream: TcpStream, connection: &Connection<'_, S>, end: End) {
     let pulse = &connection.pulse;
     match end {
-        End::Done | End::Overdue(Overdue::Idle) | End::Squeezed => {}
-        End::Overdue(Overdue::Head) => {
-            // hyper has nothing to say to half a head. What fits into the socket is enough.
-            if !pulse.is_blocked() {
-                let _ = stream.try_write(&connection.service.refuse(ErrorCode::RequestTimeout));
-            }
-            pulse.leaves_unread();
-        }
+        End::Done | End::Overdue(Overdue::Idle | Overdue::Head) | End::Squeezed => {}
+        End::Silent => return,
         End::Broken | End::Abrupt | End::Overdue(Overdue::Write | Overdue::Closing) => {
             // To a client that waits for the end of the connection, only a reset says that its
             // answer is not whole. To one that does not read, it says that nothing more comes.

@@ -52,7 +52,7 @@ pub(in crate::ingress) struct Signals {
 
 /// Returns with the next news. After [`Alarm::Drain`] it is called again with `drained`.
 pub(super) async fn next_alarm(
-    stream: &TcpStream,
+    socket: &TcpStream,
     pulse: &Pulse,
     patience: &Patience,
     signals: &Signals,
@@ -69,7 +69,7 @@ pub(super) async fn next_alarm(
             () = signals.drain.cancelled(), if !drained => return Alarm::Drain,
             // A FIN is no error: the client may only have finished sending. A reset is one, and
             // epoll tells it even when nobody reads.
-            _ = stream.ready(Interest::ERROR) => return Alarm::Reset,
+            _ = socket.ready(Interest::ERROR) => return Alarm::Reset,
             () = &mut sleep => match pulse.check(patience) {
                 Ok(next) => sleep.as_mut().reset(Instant::now() + next),
                 Err(overdue) => return Alarm::Overdue(overdue),

@@ -5,6 +5,7 @@
 mod http1;
 mod http2;
 mod refused;
+mod tls;
 
 use super::*;
 use crate::ingress::accept;
@@ -18,7 +19,7 @@ use std::{
 use tokio::{
     io::AsyncReadExt,
     net::TcpListener,
-    sync::{Notify, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::timeout,
 };
 
@@ -57,6 +58,10 @@ impl Server {
     }
 
     async fn with_slots(patience: Patience, slots: usize) -> Self {
+        Self::with_tls(patience, slots, None).await
+    }
+
+    async fn with_tls(patience: Patience, slots: usize, tls: Option<Acceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let common = Common {
@@ -67,11 +72,13 @@ impl Server {
             signals: Signals::default(),
             tasks: TaskTracker::new(),
             lanes: Lanes::start(2).unwrap().into(),
+            tls,
         };
         let go = Arc::new(Notify::new());
         let (tell_ended, ended) = mpsc::unbounded_channel();
         let (tell_begun, begun) = mpsc::unbounded_channel();
         let service = Service { go: go.clone(), ended: tell_ended, begun: tell_begun };
+        let slots = Arc::new(Semaphore::new(slots));
         let accepting =
             accept::accept(listener, slots, Arc::new(common.clone()), move |_| service.clone());
         tokio::spawn(accepting);
