@@ -163,3 +163,14 @@ fn a_client_says_that_it_cannot_serve() {
         assert!(output.stderr.contains("only a client"), "{output:?}");
     }
 }
+
+#[test]
+fn a_machine_without_certificates_reaches_itself() {
+    let faas = Faas::new().env("SSL_CERT_FILE", "/nowhere").env("SSL_CERT_DIR", "/nowhere");
+    let (there, elsewhere) = (nobody(), "https://127.0.0.1:9");
+    let unreachable = faas.run(&["--server", &there, "list"]).exits(6);
+    assert!(unreachable.stderr.contains("no answer from"), "{}", unreachable.stderr);
+    // Where they are needed it says so.
+    let lacking = faas.run(&["--server", elsewhere, "list"]).exits(1);
+    assert!(lacking.stderr.contains("certificate"), "{}", lacking.stderr);
+}

@@ -11,7 +11,7 @@ use crate::{
     storage::{
         Blobs, DocKey, Expect, Registry, UsageKey, UsageQuery, UsageStore, Used,
         data_dir::DataDir,
-        embedded::{self, EmbeddedBlobs, EmbeddedRegistry},
+        embedded::{self, EmbeddedBlobs, EmbeddedRegistry, testing},
     },
 };
 use faas_api::{Digest, Function, Kind, Settings, UsageBy, UsageGroup, VersionId};
@@ -188,10 +188,8 @@ fn what_is_saved_while_it_is_used_is_restored() {
         home.registry.add(vec![(key, used)]).await.unwrap();
     });
     fs::create_dir(home.path().join("sql")).unwrap();
-    let guests = rusqlite::Connection::open(home.path().join("sql/notes.db")).unwrap();
-    guests
-        .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (7)")
-        .unwrap();
+    let notes = "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (7)";
+    let _guests = testing::execute(&home.path().join("sql/notes.db"), notes);
     fs::write(home.path().join("cache/native"), "code").unwrap();
     fs::write(home.path().join("node.key.tmp"), "half").unwrap();
     fs::write(home.path().join("blobs/tmp/1"), "half").unwrap();
@@ -217,9 +215,7 @@ fn what_is_saved_while_it_is_used_is_restored() {
         let read = |dir: &Path| fs::read(dir.join(secret)).unwrap();
         assert_eq!(read(&restored), read(home.path()));
     }
-    let notes = rusqlite::Connection::open(restored.join("sql/notes.db")).unwrap();
-    let found: i64 = notes.query_row("SELECT x FROM t", [], |row| row.get(0)).unwrap();
-    assert_eq!(found, 7);
+    assert_eq!(testing::number(&restored.join("sql/notes.db"), "SELECT x FROM t"), 7);
     let mode = |path: &str| restored.join(path).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(["", "blobs", "blobs/sha256", "sql"].map(mode), [0o700; 4]);
     assert_eq!(["state.db", "admin.token", "node.key", "sql/notes.db"].map(mode), [0o600; 4]);
@@ -230,10 +226,8 @@ fn an_artifact_is_sent_as_it_is_whatever_it_is() {
     let home = Home::new();
     // A site may have a database among its files, and one that is called as if it were a log.
     let database = home.path().join("database");
-    rusqlite::Connection::open(&database)
-        .unwrap()
-        .execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1); DELETE FROM t")
-        .unwrap();
+    let sql = "CREATE TABLE t (x); INSERT INTO t VALUES (1); DELETE FROM t";
+    drop(testing::execute(&database, sql));
     let bytes = fs::read(&database).unwrap();
     fs::remove_file(database).unwrap();
     home.deploy("site", &[&bytes]);

@@ -19,6 +19,8 @@ mod journal;
 mod readers;
 mod registry;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod usage;
 mod wal;
