@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use faas_api::{
-    AppName, FunctionName, LogLevel, Reuse, Sticky, TokenId, Verb as TokenVerb, VersionId,
+    AppName, FunctionName, LogLevel, Reuse, Sticky, TokenId, VarName, Verb as TokenVerb, VersionId,
 };
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -102,6 +102,10 @@ pub(crate) enum Verb {
     /// Delete an app and all its versions
     #[command(visible_alias = "rm")]
     Delete(App),
+    /// Show and change an app's variables
+    Env(Env),
+    /// Set, list and remove an app's secrets; nobody can read them back
+    Secret(Secret),
     /// Show what functions wrote and which requests they got
     Logs(Logs),
     /// Show what functions used: requests, CPU time, memory, bytes
@@ -150,6 +154,8 @@ impl Verb {
             Self::Pin(_) => "pin",
             Self::Unpin(_) => "unpin",
             Self::Delete(_) => "delete",
+            Self::Env(_) => "env",
+            Self::Secret(_) => "secret",
             Self::Logs(_) => "logs",
             Self::Usage(_) => "usage",
             Self::Backup(_) => "backup",
@@ -392,6 +398,99 @@ pub(crate) struct Rollback {
     pub(crate) app: AppName,
     /// The version to make live (default: the newest one older than what is live)
     pub(crate) version: Option<VersionId>,
+}
+
+/// Which app a verb is about.
+#[derive(Debug, Args)]
+pub(crate) struct OfApp {
+    /// The app (default: the one of the project this folder is in)
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: Option<AppName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Env {
+    #[command(subcommand)]
+    pub(crate) verb: EnvVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnvVerb {
+    /// List variables, as lines that `import` reads
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Set variables; the next request sees them
+    Set {
+        /// A name and its value; several are set at once
+        #[arg(value_name = "NAME=VALUE", required = true, value_parser = variable)]
+        variables: Vec<(VarName, String)>,
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Remove variables
+    Unset {
+        /// Names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<VarName>,
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Set the variables of a .env file, all at once
+    Import {
+        /// A file of NAME=VALUE lines; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        of: OfApp,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Secret {
+    #[command(subcommand)]
+    pub(crate) verb: SecretVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretVerb {
+    /// Set a secret; its value is read from standard input, or asked for
+    Put {
+        /// Its name, as functions name it
+        name: VarName,
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// List the names of secrets
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Remove secrets that no live version names
+    #[command(name = "rm", visible_alias = "remove")]
+    Remove {
+        /// Names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<VarName>,
+        #[command(flatten)]
+        of: OfApp,
+    },
+    /// Set the secrets of a .env file, one after the other
+    Import {
+        /// A file of NAME=VALUE lines; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        of: OfApp,
+    },
+}
+
+/// `NAME=VALUE`
+fn variable(text: &str) -> Result<(VarName, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it is NAME=VALUE")?;
+    let name = name.parse().map_err(|error: faas_api::NameError| error.to_string())?;
+    Ok((name, value.to_owned()))
 }
 
 #[derive(Debug, Args)]

@@ -1,14 +1,16 @@
 //! The command line as needed: which server, which token, whether a person can be asked.
 
 use crate::{
-    args::{Form, Global},
+    args::{Form, Global, OfApp},
     client::{self, Client, Token},
     error::{CliError, Result},
     format,
     logins::{Login, Logins},
+    project::Project,
     trust::Trust,
     ui::{Loudness, Ui},
 };
+use faas_api::AppName;
 use reqwest::Url;
 use std::{
     io::IsTerminal,
@@ -142,6 +144,20 @@ impl Context {
 fn variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok()?;
     Some(value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+impl OfApp {
+    /// The app that was named, else the one of the project here.
+    pub(crate) fn app(self) -> Result<AppName> {
+        match self.app {
+            Some(app) => Ok(app),
+            None => match Project::find(Path::new("."), None) {
+                Ok(project) => Ok(project.app),
+                Err(error) if error.code == "no_project" => Err(error.hint("--app APP names it")),
+                Err(error) => Err(error),
+            },
+        }
+    }
 }
 
 /// The token in a file, if this user can read it.

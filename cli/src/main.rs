@@ -6,11 +6,12 @@
 //! | `context` | the command line as needed: server, token |
 //! | `logins` | the servers and tokens that are stored for this user |
 //! | `commands` | one file per verb |
-//! | `client`, `ndjson` | typed calls to the admin API |
+//! | `client`, `configuration`, `ndjson` | typed calls to the admin API |
 //! | `trust` | whose certificates are trusted |
 //! | `project`, `build`, `artifact` | `faas.toml`, its build, and what the build makes |
 //! | `diff`, `release` | what a deploy would change, and the deploy of an app |
-//! | `ui`, `format`, `log_view` | what is printed, and how it looks |
+//! | `dotenv` | `.env` files |
+//! | `ui`, `format`, `log_view` | what is printed and asked, and how it looks |
 //! | `error` | why a command fails; the exit codes |
 
 mod args;
@@ -18,8 +19,10 @@ mod artifact;
 mod build;
 mod client;
 mod commands;
+mod configuration;
 mod context;
 mod diff;
+mod dotenv;
 mod error;
 mod format;
 mod log_view;

@@ -5,6 +5,7 @@
 //! sources, asks for one more build at most.
 
 use crate::{
+    dotenv,
     error::{CliError, Result},
     project::{MANIFEST, Project},
 };
@@ -102,6 +103,7 @@ impl Files {
     fn of(project: &Project) -> Self {
         let mut roots = project.watch.clone();
         roots.push(project.dir.join(MANIFEST));
+        roots.extend(dotenv::dev::files(&project.dir));
         let sources = project.functions.iter().map(|function| function.source.clone());
         let mut made: Vec<PathBuf> = Vec::new();
         match project.build_command {

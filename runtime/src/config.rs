@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::{
     admin::AdminConfig,
+    configuration::SecretsConfig,
     engine::{EngineConfig, Isolation, Limits, Maxima},
     functions::DeployConfig,
     ingress::{AccessLog, IngressConfig},
@@ -30,6 +31,8 @@ pub struct Config {
     pub max_limits: Maxima,
     /// What a deploy may be and how many versions are kept.
     pub deploy: DeployConfig,
+    /// How apps' secrets are kept.
+    pub secrets: SecretsConfig,
     /// The node's own log.
     pub log: LogConfig,
     /// What functions used, to be billed.

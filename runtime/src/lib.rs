@@ -12,6 +12,7 @@ mod admin;
 mod backup;
 mod clock;
 pub mod config;
+mod configuration;
 mod deploy;
 mod engine;
 mod functions;

@@ -6,6 +6,7 @@ use crate::{
     backup::Backup,
     clock,
     config::ConfigError,
+    configuration::{self, Configs},
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
@@ -152,6 +153,14 @@ pub async fn run(
         let audit_days = config.admin.audit_days;
         async move { keep_records(&tokens, &*journal, audit_days).await }
     });
+    let follow_configs = tokio::spawn({
+        let (configs, rev) = (node.configs.clone(), node.configs_rev);
+        async move {
+            if let Err(error) = configs.follow(rev).await {
+                tracing::error!(%error, "changes of configurations by others are not followed");
+            }
+        }
+    });
     let tend = tokio::spawn({
         let engine = node.engine.clone();
         async move { engine.tend().await }
@@ -191,7 +200,9 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    for task in [follow, follow_tokens, upkeep, sweep, tend, trials, keep_usage, fresh] {
+    let tasks =
+        [follow, follow_tokens, follow_configs, upkeep, sweep, tend, trials, keep_usage, fresh];
+    for task in tasks {
         task.abort();
         let _ = task.await;
     }
@@ -247,6 +258,8 @@ struct Node {
     tokens: Arc<Tokens>,
     tokens_rev: u64,
     journal: Arc<dyn Journal>,
+    configs: Arc<Configs>,
+    configs_rev: u64,
     deployer: Arc<Deployer>,
     engine: Arc<Engine>,
     ingress: Arc<Ingress>,
@@ -271,6 +284,8 @@ impl Node {
         let usage_store: Arc<dyn UsageStore> = records.clone();
         let journal: Arc<dyn Journal> = records;
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
+        let given = configuration::load(&*registry, &config.secrets, &data_dir);
+        let given = given.await.map_err(failed)?;
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
         let logs = open_logs(config, &data_dir, metrics.clone()).await;
@@ -293,6 +308,7 @@ impl Node {
             metrics: metrics.clone(),
             logs: logs.clone(),
             buried: HashMap::new(),
+            environments: given.environments,
         };
         let keep_versions = config.deploy.keep_versions;
         let (tokens, tokens_rev) = Tokens::load(registry.clone()).await.map_err(failed)?;
@@ -302,11 +318,14 @@ impl Node {
                 .map_err(failed)?;
         let functions = Arc::new(functions);
         logs.forget_others();
+        let configs = Configs::new(registry.clone(), functions.clone(), given.sealer);
+        let configs = Arc::new(configs);
         let addresses =
             Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing)
                 .over_tls(secrets.ingress.is_some());
         let deployer = Arc::new(Deployer::new(DeployerParts {
             functions: functions.clone(),
+            configs: configs.clone(),
             blobs,
             registry,
             engine: engine.clone(),
@@ -334,6 +353,8 @@ impl Node {
             tokens: Arc::new(tokens),
             tokens_rev,
             journal,
+            configs,
+            configs_rev: given.rev,
             deployer,
             engine,
             ingress,
@@ -349,6 +370,7 @@ impl Node {
     fn admin_parts(&self, config: &Config, readiness: Readiness) -> AdminParts {
         AdminParts {
             functions: self.functions.clone(),
+            configs: self.configs.clone(),
             deployer: self.deployer.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),

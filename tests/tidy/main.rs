@@ -65,7 +65,7 @@ fn files_can_be_read_in_one_sitting() {
 const LEVELS: [&[&str]; 6] = [
     &["storage", "telemetry", "shutdown", "clock", "request_id"],
     &["host", "tls"],
-    &["engine", "functions", "tokens"],
+    &["engine", "functions", "tokens", "configuration"],
     &["deploy", "backup"],
     &["ingress", "admin"],
     &["node", "config", "lib"],

@@ -7,6 +7,7 @@ use crate::{
     build,
     client::{self, Client, LogQuery, LogStream},
     context::{Context, file_token},
+    dotenv,
     error::{CliError, Exit, Result},
     format,
     log_view::{LogView, Style},
@@ -188,6 +189,7 @@ impl<'a> Session<'a> {
 
     /// Builds and deploys, telling each step.
     async fn first(&mut self) -> Result<()> {
+        dotenv::dev::apply(self.ui, &self.client, &self.project, &[]).await?;
         deploy::built(self.ui, &self.project).await?;
         let (artifacts, manifest) = self.read()?;
         let deployed = self.upload(self.ui, &artifacts, &manifest).await?;
@@ -200,6 +202,7 @@ impl<'a> Session<'a> {
         if self.ui.is_json() {
             self.ui.json_line(&json!({ "event": "changed", "paths": changed }))?;
         }
+        dotenv::dev::apply(self.ui, &self.client, &self.project, changed).await?;
         if changed.iter().any(|path| path.ends_with(MANIFEST)) {
             build::prepare(self.ui, &self.project).await?;
         }
@@ -253,7 +256,8 @@ impl<'a> Session<'a> {
         };
         let key = deploy::random_key()?;
         let wish = Wish { artifacts, key: &key, patience: std::time::Duration::ZERO };
-        match release(ui, &self.client, &self.project.app, &new, &wish).await? {
+        let released = release(ui, &self.client, &self.project.app, &new, &wish).await;
+        match released.map_err(dotenv::dev::explain)? {
             Released::Deployed(deployed) => Ok(*deployed),
             Released::Planned(_) => Err(CliError::failed("nothing was deployed")),
         }

@@ -65,9 +65,8 @@ fn query(args: &args::Logs) -> Result<LogQuery> {
 /// A time (RFC 3339), or a number and a unit.
 pub(super) fn check_time(flag: &str, time: &str) -> Result<()> {
     let number = time.strip_suffix(['s', 'm', 'h', 'd']);
-    let is_number = |number: &str| {
-        number.bytes().all(|b| b.is_ascii_digit()) && number.parse::<u32>().is_ok()
-    };
+    let is_number =
+        |number: &str| number.bytes().all(|b| b.is_ascii_digit()) && number.parse::<u32>().is_ok();
     let relative = number.is_some_and(is_number);
     if relative || time.parse::<Timestamp>().is_ok() {
         return Ok(());

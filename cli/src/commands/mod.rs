@@ -12,6 +12,7 @@ mod describe;
 #[cfg(feature = "serve")]
 mod dev;
 mod diff;
+mod env;
 mod inspect;
 mod invoke;
 mod list;
@@ -24,6 +25,7 @@ mod promote;
 #[cfg(feature = "serve")]
 mod restore;
 mod rollback;
+mod secret;
 #[cfg(feature = "serve")]
 mod serve;
 mod token;
@@ -89,6 +91,8 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Pin(args) => block_on(pin::run(context, &args, true)),
         Verb::Unpin(args) => block_on(pin::run(context, &args, false)),
         Verb::Delete(args) => block_on(delete::run(context, &args)),
+        Verb::Env(args) => block_on(env::run(context, args)),
+        Verb::Secret(args) => block_on(secret::run(context, args)),
         Verb::Logs(args) => block_on(logs::run(context, args)),
         Verb::Usage(args) => block_on(usage::run(context, args)),
         Verb::Token(args) => block_on(token::run(context, args)),

@@ -95,6 +95,8 @@ error_codes! {
     LimitAboveMaximum = "limit_above_maximum", 422, "A limit is above the node's maximum";
     /// A function needs a secret that the app does not have.
     MissingSecret = "missing_secret", 422, "A secret is missing";
+    /// A live version needs the secret.
+    SecretInUse = "secret_in_use", 409, "The secret is in use";
     /// The bytes are not those that the address names.
     DigestMismatch = "digest_mismatch", 422, "The content is not what was announced";
     /// The new version did not answer its health check.

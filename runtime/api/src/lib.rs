@@ -7,6 +7,7 @@
 pub mod apps;
 pub mod artifact;
 pub mod audit;
+pub mod configuration;
 pub mod deploy;
 pub mod digest;
 pub mod error;
@@ -23,6 +24,7 @@ pub use apps::{
 };
 pub use artifact::{Artifact, ArtifactError, Kind};
 pub use audit::{AuditEntry, AuditList};
+pub use configuration::{Env, EnvChange, EnvVar, Secret, SecretList};
 pub use deploy::{DeployEvent, Deployed, Planned, Stored};
 pub use digest::Digest;
 pub use error::{ErrorBody, ErrorCode, ImportProblem};

@@ -7,7 +7,7 @@ use super::{
     extract::{AppPath, Change, NoQuery},
     openapi::{self, AppChange, AppRead, Common},
 };
-use crate::functions::record::AppRecord;
+use crate::functions::{FunctionsError, record::AppRecord};
 use axum::{
     Json,
     http::{HeaderName, HeaderValue, StatusCode, header::ETAG},
@@ -59,7 +59,7 @@ pub(super) async fn describe(
 
 /// Delete an app with all its versions
 ///
-/// Requests that its functions are answering are finished.
+/// With its variables and secrets. Requests that its functions are answering are finished.
 #[utoipa::path(delete, path = "/v1/apps/{app}", operation_id = "delete_app", tag = "apps",
     security(("bearer" = ["admin"])),
     params(openapi::App, openapi::IfMatch),
@@ -71,7 +71,15 @@ pub(super) async fn delete(
     change: Change,
 ) -> Result<StatusCode, ApiError> {
     let expect = change.expect(&api, &app).await?;
-    api.parts.functions.delete(&app, expect).await?;
+    match api.parts.functions.delete(&app, expect).await {
+        Ok(()) => {
+            api.parts.configs.forget(&app).await?;
+        }
+        // It may have been given something before its first deploy, or keep it from a deletion
+        // that was cut short.
+        Err(FunctionsError::NoSuchApp(_)) if api.parts.configs.forget(&app).await? => {}
+        Err(error) => return Err(error.into()),
+    }
     tracing::info!(%app, by = %change.by, "deleted");
     sweep(api);
     Ok(StatusCode::NO_CONTENT)

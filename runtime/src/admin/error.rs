@@ -66,8 +66,9 @@ impl ApiError {
     pub(super) fn name(what: &str, error: &NameError) -> Self {
         let hint = match error {
             NameError::BadVersion => "versions are written v1, v2, …",
-            NameError::Reserved(_) => "choose another name",
             NameError::BadTokenId => "`faas token list` shows the ids",
+            NameError::Reserved(_) | NameError::ReservedVariable(_) => "choose another name",
+            NameError::BadVariable => "as in LOG_LEVEL",
             _ => "a name has 1 to 40 of a-z, 0-9 and -, starts with a letter and has no `--`",
         };
         Self::new(ErrorCode::InvalidName).detail(format!("{what}: {error}")).hint(hint)

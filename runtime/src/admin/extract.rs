@@ -79,7 +79,10 @@ impl<S: Send + Sync> FromRequestParts<S> for TokenPath {
     }
 }
 
-async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
+pub(super) async fn params<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<RawPathParams, ApiError> {
     RawPathParams::from_request_parts(parts, state).await.map_err(|_| {
         ApiError::new(ErrorCode::InvalidName)
             .detail("the path is not UTF-8")
@@ -88,7 +91,7 @@ async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathP
 }
 
 /// A segment of the path, percent-decoded, as a name.
-fn segment<T: FromStr<Err = NameError>>(
+pub(super) fn segment<T: FromStr<Err = NameError>>(
     params: &RawPathParams,
     name: &'static str,
 ) -> Result<T, ApiError> {
@@ -163,7 +166,7 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<Api>> for Json<T, MA
     }
 }
 
-async fn read(body: Body, max: usize) -> Result<bytes::Bytes, ApiError> {
+pub(super) async fn read(body: Body, max: usize) -> Result<bytes::Bytes, ApiError> {
     let too_large = || {
         ApiError::new(ErrorCode::BodyTooLarge).detail(format!("this body has at most {max} bytes"))
     };
@@ -229,13 +232,24 @@ impl<S: Sync> FromRequestParts<S> for Change {
 impl Change {
     /// The revision that the app must still have, if it must have one.
     pub(super) async fn expect(&self, api: &Api, app: &AppName) -> Result<Option<u64>, ApiError> {
-        let IfMatch::Tags(tags) = &self.condition else {
+        if !self.is_conditional() {
             return Ok(None);
-        };
+        }
         let (_, rev) = api.parts.functions.get(app).await?;
-        match tags.contains(&rev.to_string()) {
-            true => Ok(Some(rev)),
-            false => Err(ApiError::changed()),
+        self.expect_rev(rev)
+    }
+
+    /// Whether there is a condition at all.
+    pub(super) fn is_conditional(&self) -> bool {
+        matches!(self.condition, IfMatch::Tags(_))
+    }
+
+    /// This revision, if it is what the condition asks for.
+    pub(super) fn expect_rev(&self, rev: u64) -> Result<Option<u64>, ApiError> {
+        match &self.condition {
+            IfMatch::Any => Ok(None),
+            IfMatch::Tags(tags) if tags.contains(&rev.to_string()) => Ok(Some(rev)),
+            IfMatch::Tags(_) => Err(ApiError::changed()),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | `error` | the only place that makes an error's response |
 //! | `deploy`, `release`, `apps`, `versions`, `traffic` | endpoints of apps |
 //! | `logs`, `usage`, `tokens`, `audit`, `backup`, `observe` | endpoints of the node |
+//! | `env`, `secrets`, `configuration` | an app's variables and secrets, and what these have in common |
 //! | `openapi` | the description of all this, generated from the endpoints |
 
 mod access;
@@ -20,7 +21,9 @@ mod apps;
 mod audit;
 mod auth;
 mod backup;
+mod configuration;
 mod deploy;
+mod env;
 mod error;
 mod extract;
 mod gate;
@@ -31,6 +34,7 @@ mod origin;
 mod readiness;
 mod release;
 mod revocation;
+mod secrets;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -46,6 +50,7 @@ pub(crate) use readiness::Readiness;
 
 use crate::{
     Shutdown,
+    configuration::Configs,
     functions::{Functions, address::Addresses},
     storage::Journal,
     telemetry::{guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
@@ -93,6 +98,8 @@ impl Default for AdminConfig {
 pub(crate) struct AdminParts {
     /// What is deployed.
     pub(crate) functions: Arc<Functions>,
+    /// What apps were given besides their versions.
+    pub(crate) configs: Arc<Configs>,
     /// Who deploys; a [`crate::deploy::Deployer`] outside of tests.
     pub(crate) deployer: Arc<dyn Deploys>,
     /// The apps' logs.
@@ -169,6 +176,10 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(versions::describe))
         .routes(routes!(versions::activate))
         .routes(routes!(traffic::put))
+        .routes(routes!(env::list, env::put, env::clear))
+        .routes(routes!(env::get, env::set_one, env::unset))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::put, secrets::remove))
         .routes(routes!(logs::read))
         .routes(routes!(usage::of_node))
         .routes(routes!(usage::of_app))

@@ -48,6 +48,7 @@ pub(super) fn describe() -> Bytes {
         (name = "versions", description = "Versions, and which of them are live."),
         (name = "usage", description = "What functions used, to be billed."),
         (name = "access", description = "Tokens, and who changed what."),
+        (name = "configuration", description = "Variables and secrets of apps."),
         (name = "observe", description = "The node itself."),
     ),
     components(schemas(ErrorBody, ErrorCode, ImportProblem)),
@@ -130,6 +131,12 @@ parameters! {
     /// The `{sha256}` of a path.
     Blob = parameter("sha256", ParameterIn::Path, "SHA-256 of the content.", |schema| schema
         .pattern(Some("^[0-9a-f]{64}$")));
+    /// The `{name}` of a path.
+    VariableName = parameter("name", ParameterIn::Path, "A variable's or a secret's name.",
+        |schema| schema
+        .pattern(Some("^[A-Za-z_][A-Za-z0-9_]*$"))
+        .max_length(Some(faas_api::names::MAX_VAR_LEN))
+        .examples(["LOG_LEVEL"]));
     /// What a client calls a deploy.
     IdempotencyKey = parameter("idempotency-key", ParameterIn::Header,
         "Sent again with the same key, the same deploy makes no second version.", |schema| schema
@@ -208,6 +215,11 @@ problems! {
     UsageRead: Unprocessable;
     /// What tells the usage of an app.
     AppUsageRead: InvalidName, Unprocessable;
+    /// What makes versions live.
+    GoesLive: InvalidName, Unprocessable, MissingSecret;
+    /// What changes variables or secrets of an app.
+    ConfigChange: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, SecretInUse,
+        InvalidName, Internal, Overloaded, StorageFull;
     /// What makes an app if there is none.
     AppWrite: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, Conflict,
         RouteConflict, Manifest, LimitAboveMaximum, MissingSecret, Unhealthy, InvalidName, InvalidWasm, Precompiled,

@@ -5,7 +5,8 @@ use super::{
     apps::etag,
     error::ApiError,
     extract::{AppPath, Change, Json, NoQuery},
-    openapi::{self, AppChange, JsonBody},
+    openapi::{self, AppChange, GoesLive, JsonBody},
+    secrets,
 };
 use axum::http::{HeaderName, HeaderValue};
 use faas_api::{AppName, Traffic, apps::TrafficChanged};
@@ -23,7 +24,7 @@ pub(super) type Changed = ([(HeaderName, HeaderValue); 1], axum::Json<TrafficCha
     responses(
         (status = 200, description = "It is live.", body = TrafficChanged, headers(
             ("etag" = String, description = "The app's new revision."))),
-        AppChange, JsonBody))]
+        AppChange, JsonBody, GoesLive))]
 pub(super) async fn put(
     axum::extract::State(api): State,
     AppPath(app): AppPath,
@@ -43,6 +44,7 @@ pub(super) async fn set(
     traffic: Traffic,
 ) -> Result<Changed, ApiError> {
     let expect = change.expect(api, &app).await?;
+    secrets::require(api, &app, &traffic).await?;
     let functions = &api.parts.functions;
     let (previous, rev) = functions.set_traffic(&app, traffic.clone(), expect).await?;
     tracing::info!(%app, by = %change.by, %traffic, %previous, "traffic moved");

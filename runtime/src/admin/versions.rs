@@ -4,7 +4,7 @@ use super::{
     Api, State,
     error::ApiError,
     extract::{AppPath, Change, NoQuery, VersionPath},
-    openapi::{self, AppChange, AppRead},
+    openapi::{self, AppChange, AppRead, GoesLive},
     traffic::{self, Changed},
 };
 use crate::functions::record::{AppRecord, VersionRecord};
@@ -59,7 +59,7 @@ pub(super) async fn describe(
     responses(
         (status = 200, description = "It is live.", body = TrafficChanged, headers(
             ("etag" = String, description = "The app's new revision."))),
-        AppChange))]
+        AppChange, GoesLive))]
 pub(super) async fn activate(
     axum::extract::State(api): State,
     VersionPath(app, id): VersionPath,

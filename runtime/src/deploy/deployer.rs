@@ -1,14 +1,17 @@
 //! The deploy path, top to bottom: receive → inspect → compile → check → publish.
 
 use super::{
+    go_live::go_live,
     health,
     refused::{
         DeployError, bad_manifest, internal, not_an_artifact, not_compiled, nothing_to_run,
         too_large,
     },
+    secrets,
     uploads::{Hold, SweepPause, Uploads},
 };
 use crate::{
+    configuration::Configs,
     engine::{Engine, Limits, Maxima},
     functions::{
         Added, Functions,
@@ -21,7 +24,7 @@ use crate::{
 use bytes::Bytes;
 use faas_api::{
     AppName, Artifact, DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, Function, FunctionName,
-    FunctionSpec, Kind, Manifest, Planned, Reuse, Settings, Stored, apps, manifest,
+    FunctionSpec, Kind, Manifest, Planned, Reuse, Settings, Stored, manifest,
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::{
@@ -92,6 +95,8 @@ pub(crate) type Progress = tokio::sync::mpsc::UnboundedSender<DeployEvent>;
 pub(crate) struct DeployerParts {
     /// Where versions go.
     pub(crate) functions: Arc<Functions>,
+    /// What apps were given besides their versions.
+    pub(crate) configs: Arc<Configs>,
     /// Where artifacts go.
     pub(crate) blobs: Arc<dyn Blobs>,
     /// Where it is noted which of them wait for their deploy.
@@ -396,6 +401,7 @@ impl Deployer {
                 .hint("every app has a name below it already")
                 .into());
         }
+        secrets::check(&self.parts.configs, app, manifest).await?;
         Ok(self.parts.functions.check_domains(app, &manifest.domains).await?)
     }
 
@@ -565,32 +571,6 @@ fn function_of((function, (kind, size)): (&FunctionSpec, (Kind, u64))) -> Functi
         route: first.map_or_else(String::new, ToString::to_string),
         reuse: function.reuse,
         settings: function.settings.clone(),
-    }
-}
-
-/// What a deploy of an app does with the traffic.
-fn go_live(new: &manifest::NewVersion) -> Result<GoLive, DeployError> {
-    match (&new.canary, new.activate) {
-        (None, true) => Ok(GoLive::All),
-        (None, false) => Ok(GoLive::No),
-        (Some(canary), true)
-            if (1..=99).contains(&canary.percent)
-                && canary.abort_above_percent.is_none_or(|most| (1..=100).contains(&most)) =>
-        {
-            Ok(GoLive::Canary {
-                percent: canary.percent,
-                sticky: canary.sticky.clone(),
-                abort_above_percent: canary
-                    .abort_above_percent
-                    .unwrap_or(apps::ABORT_ABOVE_PERCENT),
-            })
-        }
-        (Some(_), true) => Err(ErrorBody::new(ErrorCode::Unprocessable)
-            .detail("a canary gets from 1 to 99 percent, and its threshold is from 1 to 100")
-            .into()),
-        (Some(_), false) => Err(ErrorBody::new(ErrorCode::Unprocessable)
-            .detail("a canary is live: `canary` and `activate: false` exclude each other")
-            .into()),
     }
 }
 

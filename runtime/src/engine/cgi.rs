@@ -2,7 +2,7 @@
 //! header block and the body of the response on standard output.
 
 use super::{InvokeError, guest::HeadSlot};
-use crate::host::{CgiStreams, stdio::LogStream};
+use crate::host::{CgiStreams, Environment, stdio::LogStream};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
@@ -35,6 +35,7 @@ const CHUNKS: usize = 16;
 /// Makes what a CGI program gets from a request, and what becomes of its output.
 pub(super) fn streams<B>(
     request: Request<B>,
+    environment: Option<Arc<Environment>>,
     log: LogStream,
     head: HeadSlot,
 ) -> Result<(CgiStreams, Output), InvokeError>
@@ -55,6 +56,7 @@ where
     }));
     let streams = CgiStreams {
         variables,
+        environment,
         stdin: Box::new(Stdin(Arc::new(Mutex::new(Reader {
             body,
             rest: Bytes::new(),

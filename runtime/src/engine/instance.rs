@@ -111,9 +111,10 @@ impl Ground {
         };
         let budget = self.budget(program.limits(), call.meter.clone());
         let log = log_stream(program, call.id);
+        let environment = program.environment().cloned();
         let future: GuestFuture = match &resident.prepared {
             Prepared::Http02(_) | Prepared::Http03(_) => {
-                let state = HostState::new(log, budget);
+                let state = HostState::new(log, environment, budget);
                 let program = program.clone();
                 Box::pin(async move {
                     let instance = ground.make(&resident, state, place).await?;
@@ -121,12 +122,12 @@ impl Ground {
                 })
             }
             Prepared::Cgi02(pre) => {
-                let (streams, output) = cgi::streams(request, log, head)?;
+                let (streams, output) = cgi::streams(request, environment, log, head)?;
                 let state = HostState::cgi(streams, budget);
                 Box::pin(ground.cgi_02(pre.clone(), state, output, place))
             }
             Prepared::Cgi01(pre) => {
-                let (streams, output) = cgi::streams(request, log, head)?;
+                let (streams, output) = cgi::streams(request, environment, log, head)?;
                 let state = ModuleState::cgi(streams, budget);
                 Box::pin(ground.cgi_01(pre.clone(), state, output, place))
             }

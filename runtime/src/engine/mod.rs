@@ -41,7 +41,7 @@ pub(crate) use worker::main as compile_worker;
 pub(crate) use crate::host::Meter;
 use crate::{
     functions::DeployConfig,
-    host::{HostState, MemoryBudget, offers},
+    host::{Environment, HostState, MemoryBudget, offers},
     request_id::RequestId,
     storage::Blobs,
     telemetry::metrics::Metrics,
@@ -166,6 +166,23 @@ impl Engine {
     /// A program. Its native code is loaded when it is first called.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Arc<Program> {
         Arc::new(Program::new(spec, self.metrics.clone()))
+    }
+
+    /// The same program with another environment. What is loaded stays loaded; instances that wait
+    /// are not its own, and end with the program it replaces.
+    pub(crate) fn reprogram(
+        &self,
+        program: &Arc<Program>,
+        environment: Option<Arc<Environment>>,
+    ) -> Arc<Program> {
+        let engines = self.engines.load_full();
+        let next = Arc::new(program.with_environment(environment));
+        self.residency.hand_over(program, &next);
+        // As when it is loaded: nothing may stay on a pool that was replaced meanwhile.
+        if !Arc::ptr_eq(&engines, &self.engines.load()) {
+            next.set_resident(None);
+        }
+        next
     }
 
     /// The imports of an artifact that nothing here implements.
@@ -416,7 +433,8 @@ impl Engine {
         let resident = program.resident()?;
         let meter = Arc::<Meter>::default();
         let budget = self.ground.budget(program.limits(), meter.clone());
-        let state = HostState::new(instance::log_stream(program, RequestId::new()), budget);
+        let log = instance::log_stream(program, RequestId::new());
+        let state = HostState::new(log, program.environment().cloned(), budget);
         let mut making = std::pin::pin!(self.ground.make(&resident, state, place));
         let making = poll_fn(|cx| meter.count(|| making.as_mut().poll(cx)).0);
         let patience = Duration::from_millis(program.limits().first_byte_ms);

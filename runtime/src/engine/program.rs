@@ -7,7 +7,7 @@ use super::{
     residency::Resident,
     reuse::{Shared, Stash, lock, shared},
 };
-use crate::host::Meter;
+use crate::host::{Environment, Meter};
 use crate::telemetry::{
     guest_logs::{AppLog, Origin},
     metrics::{FunctionMetrics, Metrics},
@@ -20,6 +20,7 @@ use std::sync::{
 };
 
 /// What makes a program.
+#[derive(Clone)]
 pub(crate) struct ProgramSpec {
     /// The artifact.
     pub(crate) digest: Digest,
@@ -29,6 +30,8 @@ pub(crate) struct ProgramSpec {
     pub(crate) limits: Arc<Limits>,
     /// Whether its requests share instances, and how many of them.
     pub(crate) reuse: Option<Reuse>,
+    /// Its variables and secrets, where it has any.
+    pub(crate) environment: Option<Arc<Environment>>,
     /// Whose it is.
     pub(crate) app: AppName,
     /// Where its guests' output goes.
@@ -47,7 +50,8 @@ pub(crate) struct Program {
     resident: ArcSwapOption<Resident>,
     /// Held while native code is loaded, so that it is loaded once.
     loading: tokio::sync::Mutex<()>,
-    running: AtomicU32,
+    /// Shared with the program that this one replaced, whose calls may go on.
+    running: Arc<AtomicU32>,
     kept: OnceLock<Box<Keep>>,
 }
 
@@ -69,9 +73,22 @@ impl Program {
             metrics: OnceLock::new(),
             resident: ArcSwapOption::empty(),
             loading: tokio::sync::Mutex::default(),
-            running: AtomicU32::new(0),
+            running: Arc::default(),
             kept: OnceLock::new(),
         }
+    }
+
+    /// The same program with another environment, and without instances.
+    pub(super) fn with_environment(&self, environment: Option<Arc<Environment>>) -> Self {
+        let spec = ProgramSpec { environment, ..self.spec.clone() };
+        let mut next = Self::new(spec, self.node.clone());
+        next.running = self.running.clone();
+        next
+    }
+
+    /// Its variables and secrets, where it has any.
+    pub(crate) fn environment(&self) -> Option<&Arc<Environment>> {
+        self.spec.environment.as_ref()
     }
 
     /// The artifact.

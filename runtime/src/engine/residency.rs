@@ -132,6 +132,20 @@ impl Residency {
         resident
     }
 
+    /// Gives the code of a program to the one that takes its place.
+    pub(super) fn hand_over(&self, from: &Arc<Program>, to: &Arc<Program>) {
+        let Some(resident) = from.resident() else {
+            return;
+        };
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut programs = loaded.programs.iter_mut();
+        // Not in the list any more: it has just been told to let go.
+        if let Some(place) = programs.find(|known| known.as_ptr() == Arc::as_ptr(from)) {
+            to.set_resident(Some(resident));
+            *place = Arc::downgrade(to);
+        }
+    }
+
     /// Takes all code away: it is for an engine that is no longer used.
     pub(super) fn clear(&self) {
         let loaded =

@@ -6,6 +6,7 @@
 pub(crate) mod address;
 pub(crate) mod canary;
 mod domains;
+pub(crate) mod environments;
 pub(crate) mod record;
 pub(crate) mod routing;
 pub(crate) mod snapshot;
@@ -16,6 +17,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use environments::Given;
 use faas_api::{Aborted, AppName, Digest, Domain, Kind, Traffic, VersionId};
 use record::{AppRecord, KeyReused, NamedRecord, NewVersion, TrafficError, VersionRecord};
 use serde::{Deserialize, Serialize};
@@ -422,6 +424,22 @@ impl Functions {
         if let Some(next) = builder.apply(&current, app, record, rev) {
             self.snapshot.store(Arc::new(next));
         }
+    }
+
+    /// Gives an app other variables and secrets, unless something newer is known. From the next
+    /// request on its functions see them.
+    pub(crate) fn give(&self, app: &AppName, given: Option<Given>, rev: Rev) {
+        let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.snapshot.load_full();
+        if let Some(next) = builder.give(&current, app, given, rev) {
+            self.snapshot.store(Arc::new(next));
+        }
+    }
+
+    /// The apps that were given something.
+    pub(crate) fn given(&self) -> Vec<AppName> {
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        builder.environments.configured().cloned().collect()
     }
 
     async fn resync(&self) -> Result<Rev, FunctionsError> {

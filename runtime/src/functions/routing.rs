@@ -4,14 +4,14 @@ use faas_api::{Route, Settings};
 use std::borrow::Cow;
 
 /// The routes of a version, most exact first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Routes {
     /// Empty when the first function answers everything, as in a single-file deploy: thousands of
     /// those cost nothing here.
     table: Box<[Entry]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     route: Route,
     function: u16,

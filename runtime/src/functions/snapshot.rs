@@ -1,6 +1,7 @@
 //! What is deployed, as a request sees it: immutable, swapped whole when something changes.
 
 use super::{
+    environments::{Environments, Given},
     record::{AppRecord, VersionRecord},
     routing::{Matched, Routes, Unmatched},
 };
@@ -82,6 +83,7 @@ impl Snapshot {
 }
 
 /// An app and its versions.
+#[derive(Clone)]
 pub(crate) struct LiveApp {
     /// Its name.
     pub(crate) name: AppName,
@@ -132,6 +134,7 @@ impl LiveApp {
 }
 
 /// A version and its functions.
+#[derive(Clone)]
 pub(crate) struct LiveVersion {
     /// Its number.
     pub(crate) id: VersionId,
@@ -142,7 +145,7 @@ pub(crate) struct LiveVersion {
     routes: Routes,
     domains: Box<[Domain]>,
     /// Counted while it is on trial.
-    trial: Trial,
+    trial: Arc<Trial>,
 }
 
 /// What became of the requests of a version on trial.
@@ -188,6 +191,7 @@ impl LiveVersion {
 }
 
 /// A function that can be called.
+#[derive(Clone)]
 pub(crate) struct LiveFunction {
     /// Its name.
     pub(crate) name: FunctionName,
@@ -211,6 +215,8 @@ pub(crate) struct SnapshotBuilder {
     /// The newest revision that was seen of each app that is gone, so that a late word of its
     /// earlier life does not bring it back.
     pub(crate) buried: HashMap<AppName, Rev>,
+    /// What the apps were given besides their versions.
+    pub(crate) environments: Environments,
 }
 
 impl SnapshotBuilder {
@@ -266,6 +272,54 @@ impl SnapshotBuilder {
         Ok(next)
     }
 
+    /// The next snapshot after an app was given something else; `None` when no function sees it.
+    /// Functions that do are other programs from then on, with instances of their own.
+    pub(super) fn give(
+        &mut self,
+        current: &Snapshot,
+        app: &AppName,
+        given: Option<Given>,
+        rev: Rev,
+    ) -> Option<Snapshot> {
+        if !self.environments.set(app, rev, given) {
+            return None;
+        }
+        let known = current.apps.get(app)?;
+        let renewed = |version: &Arc<LiveVersion>| self.renewed(app, version);
+        let changed: Vec<Option<Arc<LiveVersion>>> = known.versions.iter().map(renewed).collect();
+        if changed.iter().all(Option::is_none) {
+            return None;
+        }
+        let pairs = changed.into_iter().zip(&known.versions);
+        let versions: Vec<Arc<LiveVersion>> =
+            pairs.map(|(next, version)| next.unwrap_or_else(|| version.clone())).collect();
+        let in_place = |version: &Arc<LiveVersion>| {
+            let next = versions.iter().find(|next| next.id == version.id);
+            next.unwrap_or(version).clone()
+        };
+        let traffic =
+            known.traffic.iter().map(|(upto, version)| (*upto, in_place(version))).collect();
+        let mut next = Snapshot { apps: current.apps.clone(), domains: current.domains.clone() };
+        next.put(Arc::new(LiveApp { traffic, versions, ..LiveApp::clone(known) }));
+        Some(next)
+    }
+
+    /// A version whose functions see something else than before, if any does.
+    fn renewed(&self, app: &AppName, version: &LiveVersion) -> Option<Arc<LiveVersion>> {
+        let mut changed = false;
+        let functions = version.functions.iter().map(|function| {
+            let environment = self.environments.renewed(app, function.program.environment());
+            let Some(environment) = environment else {
+                return function.clone();
+            };
+            changed = true;
+            let program = self.engine.reprogram(&function.program, environment);
+            LiveFunction { program, ..function.clone() }
+        });
+        let functions = functions.collect();
+        changed.then(|| Arc::new(LiveVersion { functions, ..version.clone() }))
+    }
+
     fn live_app(
         &self,
         app: &AppName,
@@ -306,6 +360,7 @@ impl SnapshotBuilder {
                     digest: function.digest,
                     kind: function.kind,
                     limits: self.limits_of(&function.settings),
+                    environment: self.environments.of(app, &function.settings),
                     reuse: function.reuse,
                     app: app.clone(),
                     log: self.logs.app(app),
@@ -320,7 +375,7 @@ impl SnapshotBuilder {
             functions: functions.collect(),
             routes: Routes::new(version.functions.iter().map(|function| &function.settings)),
             domains: version.domains.clone().into(),
-            trial: Trial::default(),
+            trial: Arc::default(),
         }
     }
 

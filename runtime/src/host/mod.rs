@@ -1,15 +1,17 @@
 //! What a guest may ask for, and how much of it.
 //!
 //! Every context a guest can reach denies everything until a grant says otherwise: no
-//! network, no files, no environment. `wasmtime` is named here and in `engine/`, nowhere else.
+//! network, no files, no environment but what its app was given. `wasmtime` is named here and in `engine/`, nowhere else.
 
 pub(crate) mod budget;
+pub(crate) mod environment;
 mod http;
 mod logging;
 pub(crate) mod offers;
 pub(crate) mod stdio;
 
 pub(crate) use budget::{Budget, CpuExhausted, MemoryBudget, Meter};
+pub(crate) use environment::Environment;
 
 use crate::request_id::RequestId;
 use http::Hooks;
@@ -38,6 +40,8 @@ pub(crate) struct HostState {
     wasi: Option<WasiCtx>,
     /// What they will be connected with.
     streams: Streams,
+    /// Its function's variables and secrets.
+    environment: Option<Arc<Environment>>,
     http: WasiHttpCtx,
     hooks: Hooks,
     table: ResourceTable,
@@ -55,21 +59,29 @@ enum Streams {
 
 impl HostState {
     /// The state of a component that speaks HTTP by itself; both of its outputs are log lines.
-    pub(crate) fn new(output: LogStream, budget: Budget) -> Self {
-        Self::with(Streams::Log(output), budget)
+    pub(crate) fn new(
+        output: LogStream,
+        environment: Option<Arc<Environment>>,
+        budget: Budget,
+    ) -> Self {
+        Self::with(Streams::Log(output), environment, budget)
     }
 
     /// The state of a component that is called as CGI.
     pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
-        let log = cgi.log.clone();
-        Self::with(Streams::Cgi(Some(cgi), log), budget)
+        let (log, environment) = (cgi.log.clone(), cgi.environment.clone());
+        Self::with(Streams::Cgi(Some(cgi), log), environment, budget)
     }
 
-    fn with(streams: Streams, budget: Budget) -> Self {
+    fn is_cgi(&self) -> bool {
+        matches!(self.streams, Streams::Cgi(..))
+    }
+
+    fn with(streams: Streams, environment: Option<Arc<Environment>>, budget: Budget) -> Self {
         let mut table = ResourceTable::with_capacity(16);
         table.set_max_capacity(MAX_HANDLES);
         let http = WasiHttpCtx::new();
-        Self { wasi: None, streams, http, hooks: Hooks, table, budget }
+        Self { wasi: None, streams, environment, http, hooks: Hooks, table, budget }
     }
 
     /// The same instance serves another request: what is counted and logged is that request's.
@@ -143,6 +155,8 @@ impl ModuleState {
 pub(crate) struct CgiStreams {
     /// Meta-variables, as the environment.
     pub(crate) variables: Vec<(String, String)>,
+    /// Its function's variables and secrets; meta-variables win over them.
+    pub(crate) environment: Option<Arc<Environment>>,
     /// The request's body.
     pub(crate) stdin: Box<dyn StdinStream + Sync>,
     /// The response: header block and body.
@@ -154,6 +168,12 @@ pub(crate) struct CgiStreams {
 impl CgiStreams {
     fn context(self) -> WasiCtxBuilder {
         let mut wasi = denied();
+        let others = self.environment.iter().flat_map(|environment| environment.pairs());
+        for (name, value) in others {
+            if self.variables.iter().all(|(variable, _)| variable != name) {
+                wasi.env(name, value);
+            }
+        }
         wasi.envs(&self.variables)
             .arg("function")
             .stdin(self.stdin)
@@ -180,6 +200,7 @@ pub(crate) fn link_02(linker: &mut Linker<HostState>) -> Result<()> {
     linker.allow_shadowing(true);
     wasmtime_wasi_io::add_to_linker_async(linker)?;
     linker.allow_shadowing(false);
+    environment::link_02(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     logging::link(linker)
 }
@@ -188,6 +209,7 @@ pub(crate) fn link_02(linker: &mut Linker<HostState>) -> Result<()> {
 pub(crate) fn link_03(linker: &mut Linker<HostState>) -> Result<()> {
     link_02(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
+    environment::link_03(linker)?;
     wasmtime_wasi_http::p3::add_to_linker(linker)
 }
 

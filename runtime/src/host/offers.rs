@@ -1,7 +1,10 @@
 //! What this host offers to import, by name, so that a deploy can be refused with a table instead
 //! of failing at the first request.
 
-use super::logging;
+use super::{
+    environment::{CONFIG_STORE, CONFIG_VERSIONS},
+    logging,
+};
 use faas_api::{Artifact, ImportProblem, Kind};
 
 /// Interfaces of WASI 0.2, at the version this host has.
@@ -119,6 +122,9 @@ fn problem(import: &str, kind: Kind) -> Option<ImportProblem> {
 /// The versions of an interface that a component of this kind may import.
 fn offered(interface: &str, with_03: bool) -> Vec<&'static str> {
     let mut offered = Vec::new();
+    if interface == CONFIG_STORE {
+        offered.extend(CONFIG_VERSIONS);
+    }
     if WASI_02.contains(&interface) {
         offered.push(VERSION_02);
     }
@@ -181,6 +187,9 @@ mod tests {
             assert!(links(&linker, interface, VERSION_03), "{interface}");
             assert!(links(&linker, interface, "0.3.2"), "{interface}");
         }
+        for version in CONFIG_VERSIONS {
+            assert!(links(&linker, CONFIG_STORE, version), "{version}");
+        }
     }
 
     /// A component that logs, under this name of the interface.
@@ -232,6 +241,11 @@ mod tests {
         assert_eq!(problem_of("wasi:io/poll@0.2.0", Kind::Http03), None);
         let old = problem_of("wasi:http/types@0.2.0-rc-2023-11-10", Kind::Http02).unwrap();
         assert_eq!(old.offered, ["0.2.12"]);
+        for kind in [Kind::Http02, Kind::Http03, Kind::Cgi02] {
+            assert_eq!(problem_of("wasi:config/store@0.2.0-rc.1", kind), None);
+            let unknown = problem_of("wasi:config/store@0.2.0", kind).unwrap();
+            assert_eq!(unknown.offered, CONFIG_VERSIONS);
+        }
         assert!(problem_of("wasi:http/client@0.3.0", Kind::Http02).unwrap().offered.is_empty());
         assert!(problem_of("my:own/thing", Kind::Http02).unwrap().hint.contains("compose"));
         assert_eq!(problem_of("wasi_snapshot_preview1.fd_write", Kind::Cgi01), None);

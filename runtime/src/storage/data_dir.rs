@@ -116,6 +116,28 @@ impl DataDir {
         &self.node_key
     }
 
+    /// What this node stores apps' secrets with, unless it is given another key; nothing as long
+    /// as that was not made. Blocks.
+    ///
+    /// # Errors
+    /// When the file is not as a secret has to be.
+    pub(crate) fn secrets_key(&self) -> Result<Option<[u8; 32]>, DataDirError> {
+        read_secret(&self.secrets_key_file(), parse_key)
+    }
+
+    /// Makes it. Blocks.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn make_secrets_key(&self) -> Result<[u8; 32], DataDirError> {
+        open_secret(&self.secrets_key_file(), new_key, parse_key)
+    }
+
+    /// Where it is.
+    pub(crate) fn secrets_key_file(&self) -> PathBuf {
+        self.path.join("secrets.key")
+    }
+
     /// Where things are kept that can be made again. It exists.
     pub(crate) fn cache_dir(&self) -> PathBuf {
         self.path.join("cache")
@@ -186,24 +208,40 @@ fn open_secret<T>(
     make: fn() -> Result<Vec<u8>, StorageError>,
     parse: fn(&[u8]) -> Result<T, &'static str>,
 ) -> Result<T, DataDirError> {
+    if let Some(secret) = read_secret(path, parse)? {
+        return Ok(secret);
+    }
+    let bytes = make()?;
+    write_private_file(path, &bytes).map_err(io_error("write", path))?;
+    parsed(path, &bytes, parse)
+}
+
+/// Reads a secret, if there is one.
+fn read_secret<T>(
+    path: &Path,
+    parse: fn(&[u8]) -> Result<T, &'static str>,
+) -> Result<Option<T>, DataDirError> {
     let refused = |problem: String| DataDirError::Secret { path: path.to_owned(), problem };
-    let bytes = match File::open(path) {
-        Ok(file) => {
-            check_private(&file).map_err(io_error("look at", path))?.map_err(refused)?;
-            let mut bytes = Vec::new();
-            let read = file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes);
-            read.map_err(io_error("read", path))?;
-            bytes
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let bytes = make()?;
-            write_private_file(path, &bytes).map_err(io_error("write", path))?;
-            bytes
-        }
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", path)(error)),
     };
-    parse(&bytes).map_err(|problem| {
-        refused(format!("{problem}: restore it, or remove it and a new one is made"))
+    check_private(&file).map_err(io_error("look at", path))?.map_err(refused)?;
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes);
+    read.map_err(io_error("read", path))?;
+    parsed(path, &bytes, parse).map(Some)
+}
+
+fn parsed<T>(
+    path: &Path,
+    bytes: &[u8],
+    parse: fn(&[u8]) -> Result<T, &'static str>,
+) -> Result<T, DataDirError> {
+    parse(bytes).map_err(|problem| DataDirError::Secret {
+        path: path.to_owned(),
+        problem: format!("{problem}: restore it, or remove it and a new one is made"),
     })
 }
 

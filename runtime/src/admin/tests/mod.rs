@@ -4,6 +4,7 @@
 mod access;
 mod apps;
 mod backup;
+mod configuration;
 mod deploy;
 mod logs;
 mod tokens;
@@ -13,10 +14,12 @@ mod wire;
 use super::{gate::Gate, *};
 use crate::{
     backup::{BackupError, Pieces},
+    configuration::{Key, Sealer},
     deploy::{AppDeploy, DeployError, DeployRequest, Outcome, Progress, Upload},
     engine::{Engine, EngineConfig, EngineParts, Limits, Maxima, PoolPlan},
     functions::{
         Added, DeployConfig,
+        environments::Environments,
         record::{GoLive, NewVersion},
         snapshot::SnapshotBuilder,
     },
@@ -242,6 +245,7 @@ fn version(created_by: String, functions: Vec<Function>, activate: bool) -> NewV
 struct Node {
     disk: Arc<Disk>,
     functions: Arc<Functions>,
+    configs: Arc<Configs>,
     logs: Arc<GuestLogs>,
     tokens: Arc<Tokens>,
     journal: Arc<MemoryJournal>,
@@ -275,6 +279,7 @@ impl Node {
             metrics: metrics.clone(),
             logs: logs.clone(),
             buried: HashMap::new(),
+            environments: Environments::default(),
         };
         let (functions, _) =
             Functions::load(disk.clone(), Arc::new(MemoryBlobs::default()), builder, 20)
@@ -282,6 +287,8 @@ impl Node {
                 .unwrap();
         let functions = Arc::new(functions);
         let (tokens, _) = Tokens::load(disk.clone()).await.unwrap();
+        let sealer = Sealer::new(&Key::new([7; 32], "a test"));
+        let configs = Arc::new(Configs::new(disk.clone(), functions.clone(), sealer));
         let addresses = Addresses::new(([127, 0, 0, 1], 8080).into(), "localhost", true);
         let (uploads, seen_uploads) = mpsc::unbounded_channel();
         let (done, seen_done) = mpsc::unbounded_channel();
@@ -299,6 +306,7 @@ impl Node {
         Self {
             disk,
             functions,
+            configs,
             logs,
             tokens: Arc::new(tokens),
             journal: Arc::default(),
@@ -323,6 +331,7 @@ impl Node {
     fn admin(&self) -> Admin {
         let mut admin = Admin::new(AdminParts {
             functions: self.functions.clone(),
+            configs: self.configs.clone(),
             deployer: self.deployer.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),

@@ -120,8 +120,9 @@ impl Shared {
             meter: meter.clone(),
             turns: AtomicU32::new(0),
         });
-        let state =
-            HostState::new(log_stream(program, RequestId::new()), ground.budget(limits, meter));
+        let log = log_stream(program, RequestId::new());
+        let environment = program.environment().cloned();
+        let state = HostState::new(log, environment, ground.budget(limits, meter));
         let actor = Actor { shared: shared.clone(), wall: Duration::from_millis(limits.wall_ms) };
         let ground = ground.clone();
         tokio::spawn(unconstrained(async move {

@@ -131,6 +131,9 @@ pub fn plan(seen: &Seen) -> Plan {
         },
         "/no-response" => Plan::NoResponse,
         "/bad" => Plan::Bad(parameter(&seen.query, "what").unwrap_or("").to_owned()),
+        // One variable by its name, or all of them.
+        "/variable" => text(variable(parameter(&seen.query, "name").unwrap_or_default())),
+        "/variables" => text(variables()),
         "/env" => Plan::Environment {
             target: parameter(&seen.query, "target").unwrap_or("127.0.0.1:9").to_owned(),
         },
@@ -183,6 +186,17 @@ fn text(body: String) -> Plan {
 fn count() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{}\n", COUNT.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).map_or("none\n".to_owned(), |value| format!("={value}\n"))
+}
+
+fn variables() -> String {
+    let mut lines: Vec<String> =
+        std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect();
+    lines.sort();
+    lines.concat()
 }
 
 fn work(time: Duration) {
