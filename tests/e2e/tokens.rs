@@ -80,7 +80,7 @@ fn a_deploy_token_deploys_its_app_and_nothing_else() {
         let words: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
         let error = &run(&words).expect(3).json()["error"];
         assert_eq!(error["code"], "missing_scope", "{args:?}");
-        assert!(error["message"].as_str().unwrap().contains("`ci` may not"), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("`ci` lacks"), "{error}");
         assert!(error["hint"].as_str().unwrap().contains("faas token create"), "{error}");
     }
     assert_eq!(node.get("/other/").expect(200).text().trim(), "other");

@@ -7,7 +7,7 @@ pub(crate) async fn run(context: &Context) -> Result<Outcome> {
     let (server, _name) = context.login()?;
     let who = context.client()?.whoami().await?;
     let mut text = format!("{} on {}\n", in_short(&who), server.as_str().trim_end_matches('/'));
-    text.push_str(&format!("may      {}\n", who.scope));
+    text.push_str(&format!("can      {}\n", who.scope));
     if let Some(end) = who.expires_at {
         text.push_str(&format!("expires  {}\n", format::minute(end)));
     }

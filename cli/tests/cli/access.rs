@@ -133,7 +133,7 @@ fn who_am_i() {
     assert_eq!(
         output.stdout,
         format!(
-            "ci (3fa91c07be) on {url}\nmay      read, deploy on shop\nexpires  2027-02-24 10:00\n"
+            "ci (3fa91c07be) on {url}\ncan      read, deploy on shop\nexpires  2027-02-24 10:00\n"
         )
     );
     let document = faas.run(&["whoami", "-o", "json"]).exits(0).json();

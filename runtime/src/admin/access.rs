@@ -130,7 +130,7 @@ pub(super) fn missing(principal: &Principal, verb: Verb, place: Place<'_>) -> Ap
         Place::Anywhere => (String::new(), String::new()),
     };
     ApiError::new(ErrorCode::MissingScope)
-        .detail(format!("the token `{principal}` may not {verb}{place}; it may {scope}"))
+        .detail(format!("the token `{principal}` lacks `{verb}`{place}; it has {scope}"))
         .hint(format!("ask for one that may: faas token create{flag} --can {verb}"))
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn create(
     if !administers(&principal, &scope) {
         let own = principal.scope();
         return Err(ApiError::new(ErrorCode::MissingScope)
-            .detail(format!("the token `{principal}` may {own}; it cannot give {scope}"))
+            .detail(format!("the token `{principal}` has {own}; it cannot give {scope}"))
             .hint("nobody can give more than they have; name fewer apps or verbs"));
     }
     let expires_at = new.expires_in_s.map(|life| expiry(life, clock::now())).transpose();

@@ -1,4 +1,4 @@
-//! The format: a plain tar (POSIX ustar). First `faas-backup.json`, which says what this is; then
+//! The format: a plain tar (POSIX ustar, and GNU's way to write a path that is too long for it). First `faas-backup.json`, which says what this is; then
 //! the members; last `manifest.json`, with the size and SHA-256 of each. So it can be written and
 //! checked as a stream, and one that was cut off lacks its end.
 
@@ -20,8 +20,9 @@ const MANIFEST: &str = "manifest.json";
 /// The largest head and manifest, in bytes; members are as large as they are.
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_MANIFEST_BYTES: u64 = 256 << 20;
-/// The longest path of a member, in bytes: what fits into a header of the format.
-const MAX_PATH_BYTES: usize = 255;
+/// The longest path of a member, in bytes, and what surely fits into a header.
+const MAX_PATH_BYTES: usize = 1024;
+const SHORT_PATH_BYTES: usize = 100;
 /// What is read at once, in bytes.
 const CHUNK: usize = 128 << 10;
 
@@ -85,14 +86,12 @@ impl<W: Write> Writer<W> {
 
     fn append(&mut self, path: &str, size: u64, from: impl Read) -> io::Result<()> {
         let mut header = Header::new_ustar();
-        header.set_path(path)?;
         header.set_size(size);
         header.set_mode(0o600);
         header.set_mtime(u64::try_from(self.created_at.as_second()).unwrap_or(0));
         header.set_entry_type(EntryType::Regular);
-        header.set_cksum();
         // What follows must not move, whatever becomes of the file.
-        self.tar.append(&header, from.take(size))
+        self.tar.append_data(&mut header, path, from.take(size))
     }
 }
 
@@ -151,7 +150,12 @@ pub(super) fn read(from: impl Read, sink: &mut dyn Sink) -> Result<Contents, Res
     let mut seen = BTreeMap::new();
     loop {
         let mut member = entry(MANIFEST)?.ok_or_else(cut_off)?;
-        let path = path(&member)?;
+        let mut long = None;
+        if member.header().entry_type() == EntryType::GNULongName {
+            long = Some(long_path(&mut member)?);
+            member = entry(MANIFEST)?.ok_or_else(cut_off)?;
+        }
+        let path = path(&member, long)?;
         if path == MANIFEST {
             let manifest: Manifest = json(&mut member, MAX_MANIFEST_BYTES)
                 .map_err(|why| RestoreError::Damaged(format!("its manifest {why}")))?;
@@ -214,9 +218,21 @@ fn compare(
     }
 }
 
+/// The path of the member that comes next, which is too long for a header.
+fn long_path(entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<u8>, RestoreError> {
+    let mut bytes = Vec::new();
+    // One more than there may be, and the NUL behind it.
+    let most = MAX_PATH_BYTES as u64 + 2;
+    entry.take(most).read_to_end(&mut bytes).map_err(|error| broken(&error))?;
+    if bytes.pop() != Some(0) || bytes.len() < SHORT_PATH_BYTES {
+        return Err(RestoreError::Damaged("a path is written in a way that is not ours".into()));
+    }
+    Ok(bytes)
+}
+
 /// The path of a member, which has to be a plain file below the top.
-fn path(entry: &tar::Entry<'_, impl Read>) -> Result<String, RestoreError> {
-    let bytes = entry.path_bytes();
+fn path(entry: &tar::Entry<'_, impl Read>, long: Option<Vec<u8>>) -> Result<String, RestoreError> {
+    let bytes = long.map_or_else(|| entry.path_bytes(), Into::into);
     let shown = String::from_utf8_lossy(&bytes).escape_debug().to_string();
     let refused = |why: &str| RestoreError::Damaged(format!("`{shown}` {why}"));
     if entry.header().entry_type() != EntryType::Regular {

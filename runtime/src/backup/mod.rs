@@ -27,8 +27,9 @@ const STATE: &str = "state.db";
 const NEEDED: [&str; 3] = [STATE, "admin.token", "node.key"];
 /// Where copies lie while they are sent, in the data directory.
 const COPIES: &str = "backup.tmp";
-/// Folders and files at the top of a data directory that can be made again, or belong to a process.
-const LEFT_OUT: [&str; 3] = ["cache", "lock", COPIES];
+/// Folders and files at the top of a data directory that can be made again, belong to a process, or
+/// come and go while they are read: what functions wrote to their logs.
+const LEFT_OUT: [&str; 4] = ["cache", "lock", "logs", COPIES];
 /// What a finished file is never called.
 const UNFINISHED: &str = ".tmp";
 

@@ -58,15 +58,34 @@ impl Home {
         block_on(async {
             let mut record = AppRecord::new(clock::now());
             for bytes in artifacts {
-                let mut writer = self.blobs.create().await.unwrap();
-                writer.write(bytes).await.unwrap();
-                let (digest, _) = writer.finish().await.unwrap();
-                record.add(version_of(digest), 20, clock::now());
+                let function = function_of(self.store(bytes).await);
+                record.add(version_of(vec![function], None), 20, clock::now());
             }
-            let body = serde_json::to_vec(&record).unwrap().into();
-            let key = DocKey::new(&["apps", app]);
-            self.registry.put(&key, body, Expect::Any).await.unwrap();
+            self.write(app, &record).await;
         });
+    }
+
+    /// Stores an app whose version has its functions in a blob, as one of very many functions has.
+    fn deploy_large(&self, app: &str, artifact: &[u8]) {
+        block_on(async {
+            let function = function_of(self.store(artifact).await);
+            let functions = self.store(&serde_json::to_vec(&[function]).unwrap()).await;
+            let mut record = AppRecord::new(clock::now());
+            record.add(version_of(vec![], Some(functions)), 20, clock::now());
+            self.write(app, &record).await;
+        });
+    }
+
+    async fn store(&self, bytes: &[u8]) -> Digest {
+        let mut writer = self.blobs.create().await.unwrap();
+        writer.write(bytes).await.unwrap();
+        writer.finish().await.unwrap().0
+    }
+
+    async fn write(&self, app: &str, record: &AppRecord) {
+        let body = serde_json::to_vec(record).unwrap().into();
+        let key = DocKey::new(&["apps", app]);
+        self.registry.put(&key, body, Expect::Any).await.unwrap();
     }
 
     /// Everything but what is made anew: paths, and what is in them.
@@ -75,8 +94,8 @@ impl Home {
     }
 }
 
-fn version_of(digest: Digest) -> NewVersion {
-    let function = Function {
+fn function_of(digest: Digest) -> Function {
+    Function {
         name: "main".parse().unwrap(),
         kind: Kind::Cgi01,
         digest,
@@ -84,12 +103,15 @@ fn version_of(digest: Digest) -> NewVersion {
         route: "/*".into(),
         reuse: None,
         settings: Settings::default(),
-    };
+    }
+}
+
+fn version_of(functions: Vec<Function>, functions_at: Option<Digest>) -> NewVersion {
     NewVersion {
         created_by: "test".into(),
         message: None,
-        functions: vec![function],
-        functions_at: None,
+        functions,
+        functions_at,
         domains: vec![],
         health: None,
         deploy: None,
@@ -192,6 +214,8 @@ fn what_is_saved_while_it_is_used_is_restored() {
     let _guests = testing::execute(&home.path().join("sql/notes.db"), notes);
     fs::write(home.path().join("cache/native"), "code").unwrap();
     fs::write(home.path().join("node.key.tmp"), "half").unwrap();
+    fs::create_dir(home.path().join("logs")).unwrap();
+    fs::write(home.path().join("logs/hello"), "lines").unwrap();
     fs::write(home.path().join("blobs/tmp/1"), "half").unwrap();
     assert!(home.path().join("state.db-wal").metadata().unwrap().len() > 0);
 
@@ -339,6 +363,7 @@ fn nothing_is_written_elsewhere() {
         (file, "cache/evil", None),
         (file, "lock", None),
         (file, "blobs/tmp/evil", None),
+        (file, "logs/evil", None),
         (EntryType::Symlink, "evil", Some(absolute)),
         (EntryType::Link, "evil", Some("../evil")),
         (EntryType::Directory, "evil", None),
@@ -368,6 +393,17 @@ fn one_that_lacks_something_is_refused() {
         };
         assert!(text.contains("is missing"), "{text}");
     }
+    // Artifacts are looked for that only a blob names, too.
+    let home = Home::new();
+    home.deploy_large("large", b"only there");
+    let large = inner(&archive_of(home.path()));
+    try_restore(&archive_with(&large)).unwrap();
+    let lacking = Digest::of(b"only there").to_string();
+    let rest: Vec<_> = large.into_iter().filter(|(path, _)| !path.contains(&lacking)).collect();
+    let Some(RestoreError::Damaged(text)) = try_restore(&archive_with(&rest)).err() else {
+        panic!();
+    };
+    assert!(text.contains(&lacking), "{text}");
     let mut other = whole;
     let blob = other.iter_mut().find(|(path, _)| path.starts_with("blobs/")).unwrap();
     blob.1 = b"another".to_vec();
@@ -442,6 +478,31 @@ fn a_member_that_shrinks_breaks_the_archive_off() {
     writer.add("node.key", 5, &b"five and more"[..]).unwrap();
     let archive = writer.end().unwrap();
     assert_eq!(inner(&archive), [("node.key".to_owned(), b"five ".to_vec())]);
+}
+
+#[test]
+fn paths_may_be_long() {
+    let home = Home::new();
+    // A certificate is a file named by its domain.
+    let domain = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "example.com".into()].join(".");
+    let path = format!("acme/0123456789abcdef/{domain}.pem");
+    fs::create_dir_all(home.path().join("acme/0123456789abcdef")).unwrap();
+    fs::write(home.path().join(&path), "certificate").unwrap();
+    let archive = archive_of(home.path());
+    let (_parent, restored) = try_restore(&archive).unwrap();
+    assert_eq!(fs::read(restored.join(&path)).unwrap(), b"certificate");
+    // Longer than any of ours, and as somebody else would write a short one.
+    for (length, fits) in [(99, true), (101, true), (1024, true), (1025, false)] {
+        let mut members = inner(&archive);
+        let folders = "f/".repeat(length / 2 - 1);
+        let name = format!("{folders}{}", "x".repeat(length - folders.len()));
+        members.push((name, b"x".to_vec()));
+        assert_eq!(try_restore(&archive_with(&members)).is_ok(), fits, "{length}");
+    }
+    let mut other = archive_with(&inner(&archive));
+    let long = other.windows(13).position(|bytes| bytes == b"././@LongLink").unwrap() + 512;
+    other[long + 20..long + 512].fill(0);
+    assert!(matches!(try_restore(&other), Err(RestoreError::Damaged(_))));
 }
 
 /// A sink that keeps nothing.

@@ -17,7 +17,7 @@ use std::{
 use tokio::task::JoinError;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiBody;
 
@@ -268,14 +268,27 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
         text = format!("{text} ({refused})");
     }
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        for (index, frame) in backtrace.frames().iter().enumerate() {
-            let name =
-                frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-            let name = name.unwrap_or_else(|| format!("function {}", frame.func_index()));
-            text.push_str(&format!("\n    {index}  {name}"));
-        }
+        let names: Vec<String> = backtrace.frames().iter().map(name_of).collect();
+        let frames = names.iter().skip(panicking(&names)).enumerate();
+        frames.for_each(|(index, name)| text.push_str(&format!("\n    {index}  {name}")));
     }
     InvokeError::Trap(text)
+}
+
+/// A function as people know it.
+fn name_of(frame: &FrameInfo) -> String {
+    let name = frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    name.unwrap_or_else(|| format!("function {}", frame.func_index()))
+}
+
+/// How many frames are a Rust panic on its way to the trap, and not where it began: what it said is
+/// in the log already.
+fn panicking(frames: &[String]) -> usize {
+    let entry = |name: &String| {
+        name.starts_with("core::panicking::") || name.starts_with("__rustc::rust_begin_unwind")
+    };
+    let begins = frames.iter().rposition(entry).map_or(0, |last| last + 1);
+    if begins < frames.len() { begins } else { 0 }
 }
 
 /// Sorts an error of a response body.
@@ -287,5 +300,22 @@ pub(super) fn body_error(error: &wasmtime_wasi_http::Error) -> InvokeError {
             None => "its body is not as long as it said".to_owned(),
         }),
         other => InvokeError::BadResponse(format!("its body broke off: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panics_own_frames_are_left_out() {
+        let skipped = |frames: &[&str]| {
+            panicking(&frames.iter().map(|frame| (*frame).to_owned()).collect::<Vec<_>>())
+        };
+        let panic = ["abort", "__rustc::rust_begin_unwind", "core::panicking::panic_fmt"];
+        assert_eq!(skipped(&[&panic[..], &["orders::price", "orders::handle"]].concat()), 3);
+        assert_eq!(skipped(&["orders::price", "orders::handle"]), 0);
+        assert_eq!(skipped(&panic), 0, "better those than none");
+        assert_eq!(skipped(&[]), 0);
     }
 }

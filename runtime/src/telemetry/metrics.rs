@@ -133,7 +133,7 @@ impl Metrics {
             log_lines_dropped: counters(
                 r,
                 "faas_log_lines_dropped_total",
-                "Log lines of functions that were cut off or displaced",
+                "Log lines of functions that nobody can read: cut off, or displaced before they were on disk",
                 &["app"],
             )?,
             deploys: counters(r, "faas_deploys_total", "Deploys, by result", &["result"])?,
@@ -207,7 +207,7 @@ impl Metrics {
         }
     }
 
-    /// Log lines of an app that were cut off or displaced.
+    /// Log lines of an app that nobody can read: cut off, or displaced before they were on disk.
     pub(crate) fn log_lines_dropped(&self, app: &AppName) -> IntCounter {
         self.log_lines_dropped.with_label_values(&[app.as_str()])
     }

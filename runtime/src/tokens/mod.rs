@@ -230,7 +230,7 @@ impl Tokens {
         let (docs, rev) = self.registry.list(TOKENS).await?;
         let known: Vec<Known> =
             docs.iter().filter_map(|(key, doc)| Known::read(key, doc)).collect();
-        self.snapshot.rcu(|current| current.replaced_by(&known));
+        self.snapshot.rcu(|current| current.replaced_by(&known, rev));
         Ok(rev)
     }
 }

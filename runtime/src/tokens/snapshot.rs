@@ -152,10 +152,12 @@ impl Snapshot {
         Self::of(by_id)
     }
 
-    /// These tokens, and what is known here of their use. A state that is newer than a list is not
-    /// lost to it.
-    pub(super) fn replaced_by(&self, listed: &[Known]) -> Self {
-        let by_id = listed.iter().map(|known| {
+    /// The tokens that were listed at this revision, and what is known here of their use. What is
+    /// newer than the list is not lost to it.
+    pub(super) fn replaced_by(&self, listed: &[Known], at: Rev) -> Self {
+        let newer = self.by_id.iter().filter(|(_, known)| known.rev > at);
+        let newer = newer.map(|(id, known)| (id.clone(), known.clone()));
+        let listed = listed.iter().map(|known| {
             let known = match self.by_id.get(&known.id) {
                 Some(current) if current.rev >= known.rev => current.clone(),
                 Some(current) => Arc::new(Known { used: current.used.clone(), ..known.clone() }),
@@ -163,7 +165,7 @@ impl Snapshot {
             };
             (known.id.clone(), known)
         });
-        Self::of(by_id.collect())
+        Self::of(listed.chain(newer).collect())
     }
 }
 

@@ -138,8 +138,14 @@ async fn an_older_state_changes_nothing() {
     tokens.revoke(&token.id, "ada").await.unwrap();
     // What a watch delivers late, and what a list had read before.
     tokens.apply(old.clone());
-    tokens.snapshot.rcu(|current| current.replaced_by(std::slice::from_ref(&old)));
+    let (later, _) = made(&tokens, None).await;
+    let list = std::slice::from_ref(&old);
+    tokens.snapshot.rcu(|current| current.replaced_by(list, old.rev));
     assert!(tokens.recognise(secret.as_bytes(), clock::now()).is_err());
+    assert!(tokens.recognise(later.as_bytes(), clock::now()).is_ok(), "it is newer than the list");
+    // What is gone from a list that is as new is gone.
+    tokens.snapshot.rcu(|current| current.replaced_by(&[], Rev::MAX));
+    assert!(tokens.list().is_empty());
 }
 
 #[tokio::test]

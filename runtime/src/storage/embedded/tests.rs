@@ -370,3 +370,18 @@ async fn the_journal_stays_and_is_checked() {
     let Err(StorageError::Damaged(text)) = Journal::read(&registry, all).await else { panic!() };
     assert!(text.contains("checksum"), "{text}");
 }
+
+/// What the first schema left is brought up to date, and nothing of it is lost.
+#[tokio::test]
+async fn a_file_of_the_first_schema_gets_a_journal() {
+    let (dir, state, _) = filled().await;
+    let other = Connection::open(dir.path().join("state.db")).unwrap();
+    let later = "DROP TABLE IF EXISTS usage; DROP TABLE journal; PRAGMA user_version = 1";
+    other.execute_batch(later).unwrap();
+    drop(other);
+    let (registry, _) = open(dir.path()).await.unwrap();
+    assert_eq!(registry.list("").await.unwrap(), state);
+    let time = Timestamp::from_second(7).unwrap();
+    let record = JournalRecord { time, subject: None, body: "body".into() };
+    assert_eq!(registry.append(record).await, Ok(1));
+}

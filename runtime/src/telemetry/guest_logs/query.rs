@@ -55,7 +55,11 @@ impl Query {
         builder.build().map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => "it becomes too large".to_owned(),
             // Its last line says what is wrong; those before it draw where.
-            error => error.to_string().lines().last().unwrap_or_default().to_owned(),
+            error => {
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                last.trim_start_matches("error: ").to_owned()
+            }
         })
     }
 

@@ -148,7 +148,7 @@ impl LogReader {
         let disk = shared.disk.as_ref();
         let older = disk.and_then(|disk| Some((disk, memory_begins(disk, &sources)?)));
         let Some((disk, horizon)) = older else {
-            return self.from_memory(sources, self.query.clone(), limit);
+            return self.through_memory(sources, self.query.clone(), limit);
         };
         // Of what is before this, the rings have only a part.
         let since = self.query.since.map_or(horizon, |since| since.max(horizon));
@@ -158,13 +158,13 @@ impl LogReader {
             lines == limit
         };
         if self.query.since.is_some_and(|since| since >= horizon) || limit.is_some_and(enough) {
-            return self.from_memory(sources, recent, limit);
+            return self.through_memory(sources, recent, limit);
         }
-        self.from_disk(disk, &sources, limit)
+        self.through_disk(disk, &sources, limit)
     }
 
     /// Reads the rings, up to so many of the newest lines.
-    fn from_memory(
+    fn through_memory(
         &self,
         mut sources: Vec<Source>,
         query: Arc<Query>,
@@ -186,7 +186,12 @@ impl LogReader {
     }
 
     /// Reads the disk and then the rings, up to so many of the newest lines.
-    fn from_disk(&self, disk: &Arc<Disk>, sources: &[Source], limit: Option<u64>) -> (Walk, u64) {
+    fn through_disk(
+        &self,
+        disk: &Arc<Disk>,
+        sources: &[Source],
+        limit: Option<u64>,
+    ) -> (Walk, u64) {
         let wanted = Wanted {
             app: match &self.scope {
                 Scope::One(log) => Some(log.app.clone()),

@@ -78,7 +78,7 @@ impl Segment {
     pub(super) fn noted(id: u64, note: &Path, length: u64) -> Option<Self> {
         let text = fs::read(note).ok()?;
         let segment: Self = serde_json::from_slice(&text).ok()?;
-        (segment.bytes == length).then(|| Self { id, note_bytes: text.len() as u64, ..segment })
+        (segment.bytes == length).then_some(Self { id, note_bytes: text.len() as u64, ..segment })
     }
 
     /// Reads the segment itself. What is no line is passed over; the end of it that is no whole

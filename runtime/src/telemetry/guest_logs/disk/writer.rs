@@ -185,7 +185,7 @@ impl Writer<'_> {
         let position = if is_full {
             self.seal();
             let id = end.segment + 1;
-            let file = create(self.disk, id)?;
+            let file = create(&self.disk.file(id))?;
             self.disk.index().push(Segment::new(id));
             self.file = Some((id, file));
             0
@@ -224,17 +224,18 @@ impl Writer<'_> {
         let Some(Ok(text)) = text else { return };
         let path = note(&self.disk.dir, id);
         let temporary = path.with_extension("tmp");
-        let written = fs::write(&temporary, &text).and_then(|()| fs::rename(&temporary, &path));
+        let written = create(&temporary)
+            .and_then(|file| file.write_all_at(&text, 0))
+            .and_then(|()| fs::rename(&temporary, &path));
         if written.is_ok() {
             self.disk.index().noted(id, text.len() as u64);
         }
     }
 }
 
-fn create(disk: &Disk, id: u64) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // Something may be left of an attempt that failed later.
-    options.write(true).create(true).truncate(true).mode(0o600).open(disk.file(id))
+/// An empty file that only this user can read. Something may be left of an attempt that failed later.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
