@@ -2,7 +2,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use faas_api::{
-    AppName, FunctionName, LogLevel, Reuse, Sticky, TokenId, VarName, Verb as TokenVerb, VersionId,
+    AppName, FunctionName, KeyName, LogLevel, Reuse, Sticky, TokenId, VarName, Verb as TokenVerb,
+    VersionId,
 };
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -106,6 +107,8 @@ pub(crate) enum Verb {
     Env(Env),
     /// Set, list and remove an app's secrets; nobody can read them back
     Secret(Secret),
+    /// Make, list and revoke an app's API keys
+    Key(Key),
     /// Show what functions wrote and which requests they got
     Logs(Logs),
     /// Show what functions used: requests, CPU time, memory, bytes
@@ -156,6 +159,7 @@ impl Verb {
             Self::Delete(_) => "delete",
             Self::Env(_) => "env",
             Self::Secret(_) => "secret",
+            Self::Key(_) => "key",
             Self::Logs(_) => "logs",
             Self::Usage(_) => "usage",
             Self::Backup(_) => "backup",
@@ -491,6 +495,56 @@ fn variable(text: &str) -> Result<(VarName, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is NAME=VALUE")?;
     let name = name.parse().map_err(|error: faas_api::NameError| error.to_string())?;
     Ok((name, value.to_owned()))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    pub(crate) verb: KeyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyVerb {
+    /// Make a key; its text is shown once
+    Create(KeyCreate),
+    /// List the keys of an app
+    #[command(visible_alias = "ls")]
+    List(KeyList),
+    /// End a key
+    #[command(visible_alias = "rm")]
+    Revoke(KeyRevoke),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyCreate {
+    /// What functions see of it: `x-faas-caller: key:NAME`
+    pub(crate) name: KeyName,
+    /// The app
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: AppName,
+    /// A function it opens; may be given more than once (default: every one that takes keys)
+    #[arg(long = "function", value_name = "FUNCTION")]
+    pub(crate) functions: Vec<FunctionName>,
+    /// When it ends: in how long (`30m`, `12h`, `90d`), or a time (RFC 3339) (default: never)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyList {
+    /// The app
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: AppName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyRevoke {
+    /// The key's id, or its name
+    #[arg(value_name = "ID")]
+    pub(crate) key: String,
+    /// The app
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: AppName,
 }
 
 #[derive(Debug, Args)]

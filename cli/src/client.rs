@@ -7,9 +7,10 @@ use crate::{
 };
 use bytes::Bytes;
 use faas_api::{
-    App, AppList, AppName, AuditList, CreatedToken, DeployEvent, Digest, ErrorCode, FunctionName,
-    ImportProblem, NewToken, Reuse, Stored, TokenId, TokenList, Traffic, UsageReport, VersionId,
-    VersionList, WhoAmI, apps::TrafficChanged, manifest::NewVersion,
+    App, AppList, AppName, AuditList, CreatedKey, CreatedToken, DeployEvent, Digest, ErrorCode,
+    FunctionName, ImportProblem, KeyList, NewKey, NewToken, Reuse, Stored, TokenId, TokenList,
+    Traffic, UsageReport, VersionId, VersionList, WhoAmI, apps::TrafficChanged,
+    manifest::NewVersion,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -148,6 +149,19 @@ impl Client {
 
     pub(crate) async fn delete(&self, app: &AppName) -> Result<()> {
         self.send(self.call(Method::DELETE, &format!("/v1/apps/{app}"))).await.map(drop)
+    }
+
+    pub(crate) async fn keys(&self, app: &AppName) -> Result<KeyList> {
+        self.json(self.call(Method::GET, &format!("/v1/apps/{app}/keys"))).await
+    }
+
+    pub(crate) async fn create_key(&self, app: &AppName, new: &NewKey) -> Result<CreatedKey> {
+        self.json(self.call(Method::POST, &format!("/v1/apps/{app}/keys")).json(new)).await
+    }
+
+    /// Revokes the key with this id or name, whose characters can stand in a path.
+    pub(crate) async fn revoke_key(&self, app: &AppName, key: &str) -> Result<()> {
+        self.send(self.call(Method::DELETE, &format!("/v1/apps/{app}/keys/{key}"))).await.map(drop)
     }
 
     /// Moves an app's traffic, unless the app has changed since `etag` was read.

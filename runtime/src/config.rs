@@ -8,7 +8,7 @@ pub use crate::{
     configuration::SecretsConfig,
     engine::{EngineConfig, Isolation, Limits, Maxima},
     functions::DeployConfig,
-    ingress::{AccessLog, IngressConfig},
+    ingress::{AccessLog, AuthConfig, IngressConfig},
     telemetry::{LogConfig, usage::UsageConfig},
     tls::{AcmeConfig, IngressTls, TlsFiles},
 };
@@ -21,6 +21,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where requests come in.
     pub ingress: IngressConfig,
+    /// How callers of functions are checked.
+    pub auth: AuthConfig,
     /// Where the operator and the command line come in.
     pub admin: AdminConfig,
     /// The pool of instances and the compile process.
@@ -119,6 +121,7 @@ impl Config {
         if (1..2 * self.log.segment_bytes).contains(&self.log.disk_bytes) {
             return value("log.disk_bytes", "is at least twice `log.segment_bytes`, or 0");
         }
+        self.auth.validate()?;
         self.ingress.validate()
     }
 

@@ -9,7 +9,7 @@ use crate::{
     configuration::{self, Configs},
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
-    functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
+    functions::{Functions, address::Addresses, canary, keys::Keys, snapshot::SnapshotBuilder},
     ingress::{Doors, Ingress, IngressParts},
     storage::{
         Blobs, Journal, Registry, UsageStore,
@@ -161,6 +161,14 @@ pub async fn run(
             }
         }
     });
+    let follow_keys = tokio::spawn({
+        let (keys, rev) = (node.keys.clone(), node.keys_rev);
+        async move {
+            if let Err(error) = keys.follow(rev).await {
+                tracing::error!(%error, "keys that others make are not followed");
+            }
+        }
+    });
     let tend = tokio::spawn({
         let engine = node.engine.clone();
         async move { engine.tend().await }
@@ -200,8 +208,18 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    let tasks =
-        [follow, follow_tokens, follow_configs, upkeep, sweep, tend, trials, keep_usage, fresh];
+    let tasks = [
+        follow,
+        follow_tokens,
+        follow_configs,
+        follow_keys,
+        upkeep,
+        sweep,
+        tend,
+        trials,
+        keep_usage,
+        fresh,
+    ];
     for task in tasks {
         task.abort();
         let _ = task.await;
@@ -260,6 +278,8 @@ struct Node {
     journal: Arc<dyn Journal>,
     configs: Arc<Configs>,
     configs_rev: u64,
+    keys: Arc<Keys>,
+    keys_rev: u64,
     deployer: Arc<Deployer>,
     engine: Arc<Engine>,
     ingress: Arc<Ingress>,
@@ -320,6 +340,9 @@ impl Node {
         logs.forget_others();
         let configs = Configs::new(registry.clone(), functions.clone(), given.sealer);
         let configs = Arc::new(configs);
+        let apps = functions.snapshot().load().apps().map(|app| app.name.clone()).collect();
+        let (keys, keys_rev) = Keys::load(registry.clone(), &apps).await.map_err(failed)?;
+        let keys = Arc::new(keys);
         let addresses =
             Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing)
                 .over_tls(secrets.ingress.is_some());
@@ -341,6 +364,8 @@ impl Node {
             engine: engine.clone(),
             metrics: metrics.clone(),
             config: config.ingress.clone(),
+            auth: config.auth.clone(),
+            keys: keys.clone(),
             log_format: config.log.format,
             tls: secrets.ingress.as_ref().map(Tls::acceptor),
         });
@@ -355,6 +380,8 @@ impl Node {
             journal,
             configs,
             configs_rev: given.rev,
+            keys,
+            keys_rev,
             deployer,
             engine,
             ingress,
@@ -371,6 +398,7 @@ impl Node {
         AdminParts {
             functions: self.functions.clone(),
             configs: self.configs.clone(),
+            keys: self.keys.clone(),
             deployer: self.deployer.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),

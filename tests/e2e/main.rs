@@ -22,6 +22,7 @@ mod dev;
 mod disconnect;
 mod examples;
 mod framing;
+mod guard;
 mod guest_view;
 mod http;
 mod isolation;

@@ -8,6 +8,7 @@
 //! | [`hyper_client`] | HTTP/1.1 and HTTP/2 through hyper |
 //! | [`tls`] | certificates, and clients that trust them |
 //! | [`acme`] | an authority that gives out certificates |
+//! | [`Issuer`] | signs tokens, and publishes and changes its keys |
 //! | [`Metrics`] | what `/metrics` says |
 //! | [`process`] | what the kernel says of a process |
 //! | [`swap`] | swap for a moment, and memory that is forced out |
@@ -31,6 +32,7 @@ pub mod artifacts;
 mod cli;
 mod http1;
 pub mod hyper_client;
+mod issuer;
 pub mod load;
 mod metrics;
 mod node;
@@ -42,6 +44,7 @@ pub mod tls;
 
 pub use cli::{Cli, Output, faas_binary};
 pub use http1::{Answer, Connection, Request};
+pub use issuer::Issuer;
 pub use metrics::Metrics;
 pub use node::Node;
 pub use poll::{block_on, eventually, holds};

@@ -15,6 +15,7 @@ mod diff;
 mod env;
 mod inspect;
 mod invoke;
+mod key;
 mod list;
 mod login;
 mod logout;
@@ -93,6 +94,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Delete(args) => block_on(delete::run(context, &args)),
         Verb::Env(args) => block_on(env::run(context, args)),
         Verb::Secret(args) => block_on(secret::run(context, args)),
+        Verb::Key(args) => block_on(key::run(context, args.verb)),
         Verb::Logs(args) => block_on(logs::run(context, args)),
         Verb::Usage(args) => block_on(usage::run(context, args)),
         Verb::Token(args) => block_on(token::run(context, args)),

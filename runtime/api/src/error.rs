@@ -68,6 +68,12 @@ error_codes! {
     Overloaded = "overloaded", 503, "The server is busy";
     /// The function has no room for another instance.
     Concurrency = "concurrency", 503, "The function is busy";
+    /// The function wants a key or a token, and there was none, or none that is valid.
+    Unauthenticated = "unauthenticated", 401, "Not authenticated";
+    /// The function lets no web page of this origin call it.
+    ForbiddenOrigin = "forbidden_origin", 403, "Not for this origin";
+    /// Tokens cannot be checked: the keys of their issuer cannot be had.
+    AuthUnavailable = "auth_unavailable", 503, "Tokens cannot be checked now";
     /// The client asks too often.
     RateLimited = "rate_limited", 429, "Too many requests";
     /// The function failed repeatedly and is out of service for a while.
@@ -83,7 +89,7 @@ error_codes! {
     TokenExpired = "token_expired", 401, "The token has expired";
     /// The token is good, but not for this.
     MissingScope = "missing_scope", 403, "The token may not do this";
-    /// The request came from a web page of another origin.
+    /// The key is not for this function; or, at the API, a web page of another origin asks.
     Forbidden = "forbidden", 403, "Forbidden";
     /// A name, version or value that is not well formed.
     InvalidName = "invalid_name", 422, "Invalid name";

@@ -378,13 +378,7 @@ impl FunctionSpec {
         if let Some(cors) = &settings.cors {
             cors.check().map_err(|why| problem(&at("cors"), why))?;
         }
-        if let Auth::Jwt { issuer, jwks, .. } = &settings.auth {
-            for url in [Some(issuer), jwks.as_ref()].into_iter().flatten() {
-                if !url.starts_with("https://") && !url.starts_with("http://") {
-                    return Err(problem(&at("auth"), format!("`{url}` is no URL")));
-                }
-            }
-        }
+        settings.auth.check().map_err(|why| problem(&at("auth"), why))?;
         match &self.reuse {
             Some(reuse) => reuse.check(None).map_err(|why| problem(&at("reuse"), why)),
             None => Ok(()),
@@ -442,6 +436,26 @@ impl LimitWishes {
     }
 }
 
+impl Auth {
+    fn check(&self) -> Result<(), String> {
+        let Self::Jwt { issuer, audience, jwks } = self else {
+            return Ok(());
+        };
+        for url in [Some(issuer), jwks.as_ref()].into_iter().flatten() {
+            if !is_url(url) {
+                return Err(format!(
+                    "`{}` is no URL, such as https://accounts.example.com",
+                    url.escape_debug()
+                ));
+            }
+        }
+        match audience.as_deref() {
+            Some("") => Err("`audience` is empty; leave it out to take every one".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl RateLimit {
     fn check(&self) -> Result<(), String> {
         let counts = [Some(self.requests), self.burst].into_iter().flatten();
@@ -484,6 +498,14 @@ impl Cors {
             None => Ok(()),
         }
     }
+}
+
+/// Whether it names a host by http or https, without user and fragment.
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
+    let good = |b: u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&b);
+    !host.is_empty() && !host.contains('@') && text.len() <= 2048 && text.bytes().all(good)
 }
 
 fn is_path(text: &str) -> bool {

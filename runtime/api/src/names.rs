@@ -153,6 +153,12 @@ name_type!(
 );
 
 name_type!(
+    /// The name of an API key of an app: the same label rules as [`AppName`], none reserved.
+    KeyName,
+    check_label
+);
+
+name_type!(
     /// A host name that an app answers on: lower case, at least two labels, no address, at most 253
     /// characters (RFC 1123 §2.1).
     Domain,

@@ -80,6 +80,8 @@ pub(super) async fn delete(
         Err(FunctionsError::NoSuchApp(_)) if api.parts.configs.forget(&app).await? => {}
         Err(error) => return Err(error.into()),
     }
+    // An app of the same name that comes later is another app.
+    api.parts.keys.remove_all(&app).await?;
     tracing::info!(%app, by = %change.by, "deleted");
     sweep(api);
     Ok(StatusCode::NO_CONTENT)

@@ -2,7 +2,7 @@
 
 use crate::{
     deploy::DeployError,
-    functions::{FunctionsError, record::TrafficError},
+    functions::{FunctionsError, keys::KeysError, record::TrafficError},
     request_id::RequestId,
     storage::StorageError,
     tokens::TokensError,
@@ -164,6 +164,24 @@ impl From<FunctionsError> for ApiError {
             }
             FunctionsError::Conflict => Self::changed(),
             FunctionsError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<KeysError> for ApiError {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::NameTaken(_) => Self::new(ErrorCode::Conflict)
+                .detail(error.to_string())
+                .hint("revoke it first, or choose another name"),
+            KeysError::TooMany => Self::new(ErrorCode::Unprocessable)
+                .detail(error.to_string())
+                .hint("revoke those that nobody uses"),
+            KeysError::NoSuchKey => Self::new(ErrorCode::NotFound)
+                .detail(error.to_string())
+                .hint("`faas key list --app APP` shows the keys there are"),
+            KeysError::NoRandom(_) => Self::internal(error),
+            KeysError::Storage(error) => error.into(),
         }
     }
 }

@@ -44,6 +44,21 @@ impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
     }
 }
 
+/// The `{app}` and `{key}` of a path.
+pub(super) struct KeyPath(pub(super) AppName, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = params(parts, state).await?;
+        // Whatever it is, it is only compared with what there is.
+        let key = params.iter().find(|(name, _)| *name == "key");
+        let (_, key) = key.ok_or_else(|| ApiError::internal("no `key` in the path"))?;
+        Ok(Self(segment(&params, "app")?, key.to_owned()))
+    }
+}
+
 /// The `{sha256}` of a path.
 pub(super) struct BlobPath(pub(super) Digest);
 

@@ -11,7 +11,7 @@
 //! | `revocation` | answers that go on end with their token |
 //! | `extract` | paths, queries and bodies become types, or an error that says why not |
 //! | `error` | the only place that makes an error's response |
-//! | `deploy`, `release`, `apps`, `versions`, `traffic` | endpoints of apps |
+//! | `deploy`, `release`, `apps`, `versions`, `traffic`, `keys` | endpoints of apps |
 //! | `logs`, `usage`, `tokens`, `audit`, `backup`, `observe` | endpoints of the node |
 //! | `env`, `secrets`, `configuration` | an app's variables and secrets, and what these have in common |
 //! | `openapi` | the description of all this, generated from the endpoints |
@@ -27,6 +27,7 @@ mod env;
 mod error;
 mod extract;
 mod gate;
+mod keys;
 mod logs;
 mod observe;
 mod openapi;
@@ -51,7 +52,7 @@ pub(crate) use readiness::Readiness;
 use crate::{
     Shutdown,
     configuration::Configs,
-    functions::{Functions, address::Addresses},
+    functions::{Functions, address::Addresses, keys::Keys},
     storage::Journal,
     telemetry::{guest_logs::GuestLogs, metrics::Metrics, usage::UsageKeeper},
     tls::{Acceptor, TlsFiles},
@@ -100,6 +101,8 @@ pub(crate) struct AdminParts {
     pub(crate) functions: Arc<Functions>,
     /// What apps were given besides their versions.
     pub(crate) configs: Arc<Configs>,
+    /// The apps' API keys.
+    pub(crate) keys: Arc<Keys>,
     /// Who deploys; a [`crate::deploy::Deployer`] outside of tests.
     pub(crate) deployer: Arc<dyn Deploys>,
     /// The apps' logs.
@@ -180,6 +183,8 @@ fn routes(limit: Duration) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(env::get, env::set_one, env::unset))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::put, secrets::remove))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
         .routes(routes!(logs::read))
         .routes(routes!(usage::of_node))
         .routes(routes!(usage::of_app))

@@ -45,6 +45,7 @@ pub(super) fn describe() -> Bytes {
     ),
     tags(
         (name = "apps", description = "Apps, their deploys and their logs."),
+        (name = "keys", description = "API keys: who may call functions that want one."),
         (name = "versions", description = "Versions, and which of them are live."),
         (name = "usage", description = "What functions used, to be billed."),
         (name = "access", description = "Tokens, and who changed what."),
@@ -145,6 +146,10 @@ parameters! {
     TokenId = parameter("id", ParameterIn::Path, "The token's id.", |schema| schema
         .pattern(Some("^[0-9a-f]{10}$"))
         .examples(["3fa91c07be"]));
+    /// The `{key}` of a path.
+    Key = parameter("key", ParameterIn::Path, "The key's id, or its name.", |schema| schema
+        .max_length(Some(faas_api::names::MAX_NAME_LEN))
+        .examples(["ci"]));
     /// The precondition of a change.
     IfMatch = parameter("if-match", ParameterIn::Header,
         "Change it only if the app still has this `etag`.", |schema| schema

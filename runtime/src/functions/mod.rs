@@ -7,6 +7,8 @@ pub(crate) mod address;
 pub(crate) mod canary;
 mod domains;
 pub(crate) mod environments;
+pub(crate) mod guard;
+pub(crate) mod keys;
 pub(crate) mod record;
 pub(crate) mod routing;
 pub(crate) mod snapshot;

@@ -2,6 +2,7 @@
 
 use super::{
     environments::{Environments, Given},
+    guard::Guard,
     record::{AppRecord, VersionRecord},
     routing::{Matched, Routes, Unmatched},
 };
@@ -197,6 +198,8 @@ pub(crate) struct LiveFunction {
     pub(crate) name: FunctionName,
     /// What the engine runs.
     pub(crate) program: Arc<Program>,
+    /// What stands before it; hardly any function has one.
+    pub(crate) guard: Option<Arc<Guard>>,
 }
 
 /// Makes snapshots from records. What two snapshots share – a version never changes – is kept, so
@@ -366,6 +369,7 @@ impl SnapshotBuilder {
                     log: self.logs.app(app),
                     origin: Arc::new(origin),
                 }),
+                guard: Guard::of(app, &function.name, &function.settings),
             }
         });
         LiveVersion {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     engine::{Call, Engine, GuestBody, InvokeError, Program},
     functions::{
+        guard::Guard,
         routing::Unmatched,
         snapshot::{LiveApp, LiveVersion, Snapshot},
     },
@@ -97,6 +98,8 @@ pub(super) trait Function: Send + Sync + Unpin + 'static {
     fn version_header(&self) -> &HeaderValue;
     /// The largest request body, in bytes.
     fn body_limit(&self) -> u64;
+    /// What stands before it, if anything does.
+    fn guard(&self) -> Option<&Arc<Guard>>;
     fn metrics(&self) -> &FunctionMetrics;
     /// A request of it was answered with this status.
     fn answered(&self, status: u16);
@@ -116,6 +119,7 @@ pub(super) struct Deployed {
     app: Arc<LiveApp>,
     version: Arc<LiveVersion>,
     program: Arc<Program>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl Backend for Node {
@@ -151,6 +155,7 @@ impl Backend for Node {
             app: app.clone(),
             version: version.clone(),
             program: function.program.clone(),
+            guard: function.guard.clone(),
         };
         Ok(Found { function, prefix, strip, stay })
     }
@@ -180,6 +185,10 @@ impl Function for Deployed {
 
     fn body_limit(&self) -> u64 {
         self.program.limits().request_body_bytes
+    }
+
+    fn guard(&self) -> Option<&Arc<Guard>> {
+        self.guard.as_ref()
     }
 
     fn metrics(&self) -> &FunctionMetrics {

@@ -7,17 +7,25 @@ use super::{
     check::{self, RequestLimits},
     connection::Serve,
     forward::{self, Said},
+    guard::{self, Denied, Guards, cors},
     meter::{Answer, Books, Ticket, panicked},
     respond,
 };
-use crate::engine::{Call, InvokeError};
+use crate::{
+    engine::{Call, InvokeError},
+    functions::guard::Guard,
+};
 use bytes::Bytes;
 use faas_api::ErrorCode;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use std::{
-    convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
 };
 
 /// What every request needs.
@@ -31,6 +39,8 @@ pub(super) struct Shared<B> {
     pub(super) default_host: HeaderValue,
     /// `http` or `https`: what clients speak.
     pub(super) scheme: &'static str,
+    /// What functions with guards need.
+    pub(super) guards: Guards,
 }
 
 /// The requests of one connection.
@@ -38,6 +48,7 @@ pub(super) struct Visit<B>(Arc<Visitor<B>>);
 
 struct Visitor<B> {
     shared: Arc<Shared<B>>,
+    peer: IpAddr,
     /// The client's address, as `x-forwarded-for` carries it.
     address: HeaderValue,
 }
@@ -47,7 +58,7 @@ impl<B: Backend> Visit<B> {
         // An address is visible ASCII.
         let address = HeaderValue::from_str(&peer.ip().to_canonical().to_string());
         let address = address.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self(Arc::new(Visitor { shared, address }))
+        Self(Arc::new(Visitor { shared, peer: peer.ip(), address }))
     }
 }
 
@@ -86,13 +97,15 @@ pub(super) struct Failure {
     detail: Option<&'static str>,
     /// For the log.
     cause: Option<InvokeError>,
+    /// What goes with the code.
+    field: Option<(HeaderName, HeaderValue)>,
     /// Whether what follows on the connection can be trusted to be a request.
     close: bool,
 }
 
 impl Failure {
     pub(super) fn new(code: ErrorCode) -> Self {
-        Self { code, detail: None, cause: None, close: false }
+        Self { code, detail: None, cause: None, field: None, close: false }
     }
 }
 
@@ -125,6 +138,7 @@ impl From<InvokeError> for Failure {
 enum Outcome<B> {
     Guest(Response<B>),
     Redirect(HeaderValue),
+    Preflight(HeaderMap),
 }
 
 type Ended<B> = Response<Answer<<B as Backend>::Body, <B as Backend>::Function>>;
@@ -144,6 +158,10 @@ async fn handle<B: Backend>(visitor: Arc<Visitor<B>>, request: Request<Incoming>
         Ok(Outcome::Guest(response)) => (finish(response, ticket), false),
         Ok(Outcome::Redirect(to)) => {
             let response = respond::redirect(to, ticket.labels());
+            (own(response, ticket), false)
+        }
+        Ok(Outcome::Preflight(fields)) => {
+            let response = respond::preflight(fields, ticket.labels());
             (own(response, ticket), false)
         }
         Err(failure) => {
@@ -168,8 +186,14 @@ async fn answer<B: Backend>(
     let host = check::check(&request, &shared.limits)?;
     let (path, method) = (request.uri().path(), request.method());
     let asked = Asked { host, path, method, headers: request.headers() };
+    if let Some(wanted) = cors::asks_for(method, asked.headers)
+        && let Some(answer) = preflight(shared, ticket, Asked { method: &wanted, ..asked })
+    {
+        return answer.map(Outcome::Preflight);
+    }
     let Found { function, prefix, strip, stay } = shared.backend.find(asked)?;
     let limit = function.body_limit();
+    let guard = function.guard().cloned();
     let enters = path.len() > prefix;
     ticket.is_for(function, prefix, strip);
     ticket.stays(stay);
@@ -177,6 +201,11 @@ async fn answer<B: Backend>(
         let to = forward::with_slash(request.uri());
         return to.map(Outcome::Redirect).ok_or_else(|| Failure::new(ErrorCode::BadRequest));
     }
+    let caller = match guard {
+        // Boxed, so that requests of other functions do not carry it.
+        Some(guard) => Box::pin(admit(visitor, ticket, &guard, request.headers_mut())).await?,
+        None => None,
+    };
     request.body_mut().limit(limit).map_err(Failure::new)?;
     let (mut head, body) = request.into_parts();
     let said = Said {
@@ -187,12 +216,49 @@ async fn answer<B: Backend>(
         prefix: prefix + strip,
     };
     forward::for_guest(&mut head, said)?;
+    if let Some(caller) = caller {
+        head.headers.insert(guard::CALLER, caller);
+    }
     let response = invoke(&shared.backend, ticket, Request::from_parts(head, body)).await;
     // Whatever the guest made of a body that failed: the client is at fault and shall know it.
     match ticket.flow().and_then(|flow| flow.fault()) {
         Some(code) => Err(Failure::new(code)),
         None => Ok(Outcome::Guest(response?)),
     }
+}
+
+/// What the browser of a page is told that asks whether it may send a request; nothing if that is
+/// the function's own affair. A route can be for one method only, so that it is found by the method
+/// that the request would have.
+fn preflight<B: Backend>(
+    shared: &Shared<B>,
+    ticket: &mut Ticket<B::Function>,
+    asked: Asked<'_>,
+) -> Option<Result<HeaderMap, Failure>> {
+    let Found { function, prefix, strip, .. } = shared.backend.find(asked).ok()?;
+    let guard = function.guard()?.clone();
+    let rules = guard.cors.as_ref()?;
+    ticket.is_for(function, prefix, strip);
+    let refused = || Failure::new(ErrorCode::ForbiddenOrigin);
+    Some(cors::preflight(rules, asked.headers).ok_or_else(refused))
+}
+
+/// Asks the guard of a function whether a request may pass, and who sends it.
+async fn admit<B: Backend>(
+    visitor: &Visitor<B>,
+    ticket: &mut Ticket<B::Function>,
+    guard: &Guard,
+    headers: &mut HeaderMap,
+) -> Result<Option<HeaderValue>, Failure> {
+    if let Some(rules) = &guard.cors {
+        // A page shall be able to read why its request was refused.
+        ticket.tells(cors::told(rules, headers));
+    }
+    let admitted = visitor.shared.guards.admit(guard, headers, visitor.peer).await;
+    admitted.map_err(|Denied { code, detail, field, note }| {
+        ticket.notes(note);
+        Failure { detail: Some(detail), field, ..Failure::new(code) }
+    })
 }
 
 /// Calls the function. A defect of the host in one request is that request's failure and no
@@ -238,7 +304,11 @@ pub(super) fn fail<B, F: Function>(
     mut ticket: Box<Ticket<F>>,
 ) -> Response<Answer<B, F>> {
     ticket.fails(failure.code, failure.cause);
-    own(respond::error(failure.code, failure.detail, ticket.labels()), ticket)
+    let mut response = respond::error(failure.code, failure.detail, ticket.labels());
+    if let Some((name, value)) = failure.field {
+        response.headers_mut().insert(name, value);
+    }
+    own(response, ticket)
 }
 
 /// Sends a response of the node's own.

@@ -7,6 +7,7 @@ use super::{
     body::Flow,
     check::MAX_METHOD_BYTES,
     forward,
+    guard::cors::Told,
     respond::{Content, Labels},
     sticky,
 };
@@ -63,6 +64,10 @@ pub(super) struct Ticket<F: Function> {
     strip: usize,
     /// The lot that the client shall keep.
     stay: Option<u8>,
+    /// What the browser of a page of another origin is told.
+    told: Option<Box<Told>>,
+    /// What the function's log has of a refusal, besides its code.
+    note: Option<String>,
     function: Option<F>,
     meter: Option<Arc<Meter>>,
     flow: Option<Arc<Flow>>,
@@ -88,6 +93,8 @@ impl<F: Function> Ticket<F> {
             prefix: 0,
             strip: 0,
             stay: None,
+            told: None,
+            note: None,
             function: None,
             meter: None,
             flow: None,
@@ -115,7 +122,7 @@ impl<F: Function> Ticket<F> {
         let version = self.function.as_ref().map(|function| function.version_header().clone());
         let below = || self.uri.path().get(..self.prefix).unwrap_or_default();
         let cookie = self.stay.and_then(|lot| sticky::cookie(lot, below()));
-        Labels { id: self.id_header.clone(), version, cookie }
+        Labels { id: self.id_header.clone(), version, cookie, told: self.told.clone() }
     }
 
     /// The request has a body, and this is what is known of it.
@@ -136,6 +143,16 @@ impl<F: Function> Ticket<F> {
     /// The client shall get this lot, so that it stays with the version.
     pub(super) fn stays(&mut self, lot: Option<u8>) {
         self.stay = lot;
+    }
+
+    /// The browser of a page of another origin is told this.
+    pub(super) fn tells(&mut self, told: Told) {
+        self.told = Some(Box::new(told));
+    }
+
+    /// The function's log shall have this.
+    pub(super) fn notes(&mut self, note: Option<String>) {
+        self.note = note;
     }
 
     /// The function, once one was found.
@@ -231,6 +248,9 @@ impl<F: Function> Ticket<F> {
                 false => metrics.rejected(failure.code().as_str()),
             }
             function.log(self.id, now, Event::Failure(&failure.to_string()));
+        }
+        if let Some(note) = &self.note {
+            function.log(self.id, now, Event::Failure(note));
         }
         let (status, code) = (self.status, self.code);
         let end = RequestEnd { status, code, duration, cpu, memory_bytes };

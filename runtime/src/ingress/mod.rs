@@ -9,12 +9,13 @@
 //! | handle | `handle` | calls the rest in order; errors become responses here |
 //! | check | `check` | is it HTTP, and for exactly one host |
 //! | route | `router` | host and path to an app, pure |
+//! | guard | `guard` | who may call, how often, from which pages; most functions have none |
 //! | choose, call | `backend`, `sticky` | version and function from the snapshot; the engine |
 //! | forward | `forward`, `body` | what the guest gets to see |
 //! | respond | `respond`, `meter` | what the client gets to see; the request is counted once |
 //!
 //! Before the guest runs a request does no I/O but reading itself, spawns no task, arms no timer
-//! and takes no lock.
+//! and takes no lock – but for functions that say who may call them (`guard`).
 //!
 //! Known and accepted: a client that closes its connection without a reset looks like one that has
 //! only finished sending, so its guest runs until it writes. What the `h2` crate answers by itself
@@ -29,6 +30,7 @@ mod body;
 mod check;
 mod connection;
 mod forward;
+mod guard;
 mod handle;
 mod lanes;
 mod meter;
@@ -44,6 +46,7 @@ use self::{
     backend::Node,
     check::RequestLimits,
     connection::{Common, HeadLimits, Patience, Signals},
+    guard::Guards,
     handle::{Shared, Visit},
     lanes::Lanes,
     meter::Books,
@@ -54,10 +57,12 @@ use crate::{
     Shutdown,
     config::ConfigError,
     engine::Engine,
-    functions::snapshot::Snapshot,
+    functions::{keys::Keys, snapshot::Snapshot},
     telemetry::{LogFormat, metrics::Metrics},
     tls::{Acceptor, IngressTls},
 };
+pub use guard::AuthConfig;
+
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use http::HeaderValue;
@@ -68,7 +73,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{net::TcpListener, runtime::Handle, sync::Semaphore, time::timeout};
 use tokio_util::task::TaskTracker;
 
 /// How long a client gets to take note that its connection closes.
@@ -246,6 +251,10 @@ impl IngressConfig {
 pub(crate) struct IngressParts {
     /// Its settings.
     pub(crate) config: IngressConfig,
+    /// How callers are checked.
+    pub(crate) auth: AuthConfig,
+    /// The apps' keys.
+    pub(crate) keys: Arc<Keys>,
     /// What is deployed.
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     /// What runs it.
@@ -278,8 +287,11 @@ impl Ingress {
     ///
     /// # Errors
     /// When the system gives no more threads.
+    ///
+    /// # Panics
+    /// Outside of an asynchronous runtime.
     pub(crate) fn new(parts: IngressParts) -> io::Result<Self> {
-        let IngressParts { config, snapshot, engine, metrics, log_format, tls } = parts;
+        let IngressParts { config, auth, keys, snapshot, engine, metrics, log_format, tls } = parts;
         let json = match log_format {
             LogFormat::Auto => !std::io::stderr().is_terminal(),
             LogFormat::Text => false,
@@ -300,6 +312,7 @@ impl Ingress {
             default_host: HeaderValue::from_str(domain)
                 .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             scheme,
+            guards: Guards::new(&auth, keys, Handle::current()),
         };
         Ok(Self { config, common: Arc::new(common), shared: Arc::new(shared) })
     }
@@ -323,7 +336,11 @@ impl Ingress {
         // Apart from each other, and not moved about with all that waits for them.
         let accepting = futures::future::join(Box::pin(requests), Box::pin(redirect)).map(drop);
         let patience = Duration::from_secs(self.config.drain_timeout_s);
-        run(accepting, &self.common, patience, &shutdown).await;
+        tokio::select! {
+            () = run(accepting, &self.common, patience, &shutdown) => {}
+            // It never ends.
+            () = self.shared.guards.tend() => {}
+        }
         // The log's thread is waited for outside the asynchronous threads.
         let shared = self.shared.clone();
         let _ = tokio::task::spawn_blocking(move || shared.books.log.flush()).await;

@@ -1,6 +1,6 @@
 //! The only maker of error responses, and the last look at a guest's.
 
-use super::forward;
+use super::{forward, guard::cors::Told};
 use crate::clock;
 use bytes::Bytes;
 use faas_api::{ErrorBody, ErrorCode};
@@ -22,6 +22,8 @@ pub(super) struct Labels {
     pub(super) version: Option<HeaderValue>,
     /// What makes the client come back to this version.
     pub(super) cookie: Option<HeaderValue>,
+    /// What the browser of a page of another origin is told.
+    pub(super) told: Option<Box<Told>>,
 }
 
 impl Labels {
@@ -33,6 +35,9 @@ impl Labels {
         if let Some(cookie) = self.cookie {
             // Beside the guest's own.
             headers.append(header::SET_COOKIE, cookie);
+        }
+        if let Some(told) = self.told {
+            told.put(headers);
         }
     }
 }
@@ -63,6 +68,15 @@ pub(super) fn redirect(location: HeaderValue, labels: Labels) -> Response<Bytes>
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(header::LOCATION, location);
+    labels.put(response.headers_mut());
+    response
+}
+
+/// The answer to a browser that asks what a page may do (Fetch §3.2.2).
+pub(super) fn preflight(fields: HeaderMap, labels: Labels) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = fields;
     labels.put(response.headers_mut());
     response
 }
@@ -180,6 +194,7 @@ mod tests {
             id: HeaderValue::from_static("01J"),
             version: Some(HeaderValue::from_static("v3")),
             cookie: None,
+            told: None,
         }
     }
 

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     engine::{Call, InvokeError},
+    functions::{guard::Guard, keys::Keys},
     request_id::RequestId,
+    storage::memory::MemoryRegistry,
     telemetry::{guest_logs::Event, metrics::FunctionMetrics},
 };
 use bytes::Bytes;
@@ -16,10 +18,14 @@ use faas_api::{AppName, ErrorBody, LogSource, VersionId};
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Mutex,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Handle,
     sync::Notify,
 };
 
@@ -59,6 +65,10 @@ impl Function for FakeFunction {
 
     fn body_limit(&self) -> u64 {
         1000
+    }
+
+    fn guard(&self) -> Option<&Arc<Guard>> {
+        None
     }
 
     fn metrics(&self) -> &FunctionMetrics {
@@ -165,6 +175,12 @@ fn with(
     response
 }
 
+async fn guards() -> Guards {
+    let registry = Arc::new(MemoryRegistry::default());
+    let (keys, _) = Keys::load(registry, &HashSet::new()).await.unwrap();
+    Guards::new(&AuthConfig::default(), Arc::new(keys), Handle::current())
+}
+
 struct Node {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -201,6 +217,7 @@ impl Node {
             body_idle,
             default_host: HeaderValue::from_static("localhost"),
             scheme: "http",
+            guards: guards().await,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -23,7 +23,7 @@ impl Node {
             let kind = match target {
                 BLOB => "application/wasm",
                 target if target.ends_with("/deploy") => "application/wasm",
-                target if target.contains("/secrets/") => "text/plain",
+                target if target.contains("/secrets/") || target.contains("/env/") => "text/plain",
                 _ => "application/json",
             };
             headers.insert("content-type", kind.parse().unwrap());
@@ -72,16 +72,19 @@ const ALIKE: [(&str, &str, &str, usize); 7] = [
     ("GET", "/v1/backup", "", 11),
 ];
 /// Operations on an app, each open to whoever has one of these verbs there.
-const CONFIGURE: [(&str, &str, &str, &[&str]); 9] = [
+const CONFIGURE: [(&str, &str, &str, &[&str]); 12] = [
     ("GET", "/v1/apps/shop/env", "", &["read"]),
     ("PUT", "/v1/apps/shop/env", r#"{"A":"1"}"#, &["deploy", "secrets"]),
-    ("PUT", "/v1/apps/shop/env/B", r#"{"value":"1"}"#, &["deploy", "secrets"]),
+    ("PUT", "/v1/apps/shop/env/B", "1", &["deploy", "secrets"]),
     ("GET", "/v1/apps/shop/env/B", "", &["read"]),
     ("DELETE", "/v1/apps/shop/env/B", "", &["deploy", "secrets"]),
     ("DELETE", "/v1/apps/shop/env", "", &["deploy", "secrets"]),
     ("PUT", "/v1/apps/shop/secrets/S", "1", &["secrets"]),
     ("GET", "/v1/apps/shop/secrets", "", &["read", "secrets"]),
     ("DELETE", "/v1/apps/shop/secrets/S", "", &["secrets"]),
+    ("POST", "/v1/apps/shop/keys", r#"{"name":"k"}"#, &["secrets"]),
+    ("GET", "/v1/apps/shop/keys", "", &["read", "secrets"]),
+    ("DELETE", "/v1/apps/shop/keys/k", "", &["secrets"]),
 ];
 const ONE_FUNCTION: &str = r#"{"manifest":{"functions":[{"name":"main","digest":
     "0000000000000000000000000000000000000000000000000000000000000000"}]}}"#;
