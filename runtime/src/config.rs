@@ -7,6 +7,7 @@ pub use crate::{
     admin::AdminConfig,
     engine::{EngineConfig, Isolation, Limits, Maxima},
     functions::DeployConfig,
+    host::OutboundConfig,
     ingress::{AccessLog, IngressConfig},
     telemetry::LogConfig,
 };
@@ -27,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     /// What a function may ask for at most.
     pub max_limits: Maxima,
+    /// What functions may send to hosts that they were granted.
+    pub outbound: OutboundConfig,
     /// What a deploy may be and how many versions are kept.
     pub deploy: DeployConfig,
     /// The node's own log.
@@ -102,6 +105,7 @@ impl Config {
         if self.deploy.keep_versions == 0 {
             return value("deploy.keep_versions", "is at least 1");
         }
+        self.outbound.validate()?;
         self.ingress.validate()
     }
 

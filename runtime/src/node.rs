@@ -7,6 +7,7 @@ use crate::{
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, snapshot::SnapshotBuilder},
+    host::outbound::{Listeners, Outbound},
     ingress::{Ingress, IngressParts},
     storage::{
         Blobs, Registry,
@@ -89,7 +90,11 @@ pub async fn run(
     // Bound before anything else is touched: a taken port is the likeliest mistake.
     let ingress_listener = bind("ingress", config.ingress.listen).await?;
     let admin_listener = bind("admin", config.admin.listen).await?;
-    let node = Node::open(&config, ingress_listener.local_addr().map_err(failed)?).await?;
+    let own = Listeners {
+        ingress: ingress_listener.local_addr().map_err(failed)?,
+        admin: admin_listener.local_addr().map_err(failed)?,
+    };
+    let node = Node::open(&config, own).await?;
     let readiness = Readiness::starting();
     // The admin listener outlives the ingress: probes must see the drain.
     let admin_shutdown = Shutdown::new();
@@ -162,7 +167,8 @@ struct Node {
 }
 
 impl Node {
-    async fn open(config: &Config, ingress: SocketAddr) -> Result<Self, RunError> {
+    async fn open(config: &Config, own: Listeners) -> Result<Self, RunError> {
+        let outbound = Outbound::new(&config.outbound, own)?;
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let registry: Arc<dyn Registry> = Arc::new(registry);
@@ -178,6 +184,7 @@ impl Node {
             cache_dir: &data_dir.cache_dir(),
             node_key: *data_dir.node_key(),
             blobs: blobs.clone(),
+            outbound,
             metrics: metrics.clone(),
         });
         let engine = Arc::new(engine.map_err(failed)?);
@@ -196,7 +203,7 @@ impl Node {
                 .map_err(failed)?;
         let functions = Arc::new(functions);
         let addresses =
-            Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing);
+            Addresses::new(own.ingress, &config.ingress.base_domain, config.ingress.path_routing);
         let deployer = Arc::new(Deployer::new(DeployerParts {
             functions: functions.clone(),
             blobs,

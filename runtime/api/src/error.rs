@@ -66,6 +66,8 @@ error_codes! {
     Overloaded = "overloaded", 503, "The server is busy";
     /// The function has no room for another instance.
     Concurrency = "concurrency", 503, "The function is busy";
+    /// Functions called each other, over this server, too deep.
+    LoopDetected = "loop_detected", 508, "Functions call each other without end";
     /// The client asks too often.
     RateLimited = "rate_limited", 429, "Too many requests";
     /// The function failed repeatedly and is out of service for a while.

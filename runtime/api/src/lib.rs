@@ -12,6 +12,7 @@ pub mod error;
 pub mod logs;
 pub mod manifest;
 pub mod names;
+pub mod outbound;
 pub mod routes;
 
 pub use apps::{
@@ -25,4 +26,5 @@ pub use error::{ErrorBody, ErrorCode, ImportProblem};
 pub use logs::{LogLine, LogSource};
 pub use manifest::{FunctionSpec, Manifest, Settings};
 pub use names::{AppName, Domain, FunctionName, NameError, VarName, VersionId};
+pub use outbound::{OutboundHost, OutboundHostError, OutboundScheme};
 pub use routes::{Route, RouteError, Segment};

@@ -106,14 +106,13 @@ impl Ground {
             }
             Seat::Shared(seat) => {
                 let request = request.map(|body| guest_body(body).boxed_unsync());
-                return Ok(started(Box::pin(seat.call(call.id, request, head)), false));
+                return Ok(started(Box::pin(seat.call(call.clone(), request, head)), false));
             }
         };
         let budget = self.budget(program.limits(), call.meter.clone());
-        let log = log_stream(program, call.id);
         let future: GuestFuture = match &resident.prepared {
             Prepared::Http02(_) | Prepared::Http03(_) => {
-                let state = HostState::new(log, budget);
+                let state = ground.state(program, budget, call);
                 let program = program.clone();
                 Box::pin(async move {
                     let instance = ground.make(&resident, state, place).await?;
@@ -121,11 +120,13 @@ impl Ground {
                 })
             }
             Prepared::Cgi02(pre) => {
+                let log = log_stream(program, call.id);
                 let (streams, output) = cgi::streams(request, log, head)?;
-                let state = HostState::cgi(streams, budget);
+                let state = HostState::cgi(streams, budget, Arc::downgrade(program) as _, call);
                 Box::pin(ground.cgi_02(pre.clone(), state, output, place))
             }
             Prepared::Cgi01(pre) => {
+                let log = log_stream(program, call.id);
                 let (streams, output) = cgi::streams(request, log, head)?;
                 let state = ModuleState::cgi(streams, budget);
                 Box::pin(ground.cgi_01(pre.clone(), state, output, place))
@@ -139,6 +140,11 @@ impl Ground {
         let cpu = Duration::from_millis(limits.cpu_ms);
         let memory = self.memory.clone();
         Budget::new(limits.memory_bytes, limits.table_elements, cpu, memory, meter)
+    }
+
+    /// What the store of an HTTP component carries, for a call.
+    pub(super) fn state(&self, program: &Arc<Program>, budget: Budget, call: &Call) -> HostState {
+        HostState::new(log_stream(program, call.id), budget, Arc::downgrade(program) as _, call)
     }
 
     /// An instance of an HTTP component.
@@ -248,7 +254,7 @@ impl Instance {
 
     /// From now on it works for this call, within the limits of one.
     fn serve(&mut self, call: &Call) {
-        self.store.data_mut().serve(call.id, call.meter.clone());
+        self.store.data_mut().serve(call);
         arm(&mut self.store);
     }
 }

@@ -5,7 +5,7 @@ use super::{
     routing::{Matched, Routes, Unmatched},
 };
 use crate::{
-    engine::{Engine, Limits, Maxima, Program, ProgramSpec},
+    engine::{Engine, Family, Limits, Maxima, Program, ProgramSpec},
     storage::Rev,
     telemetry::{
         guest_logs::{GuestLogs, Origin},
@@ -298,6 +298,7 @@ impl SnapshotBuilder {
     }
 
     pub(super) fn live_version(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
+        let family = Family::new(&self.engine);
         let functions = version.functions.iter().map(|function| {
             let origin = Origin { function: function.name.clone(), version: version.id };
             LiveFunction {
@@ -307,17 +308,21 @@ impl SnapshotBuilder {
                     kind: function.kind,
                     limits: self.limits_of(&function.settings),
                     reuse: function.reuse,
+                    grants: function.settings.grants.outbound.as_slice().into(),
+                    family: family.clone(),
                     app: app.clone(),
                     log: self.logs.app(app),
                     origin: Arc::new(origin),
                 }),
             }
         });
+        let functions: Vec<LiveFunction> = functions.collect();
+        family.settle(functions.iter().map(|function| &function.program));
         LiveVersion {
             id: version.id,
             header: HeaderValue::from_str(&version.id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
-            functions: functions.collect(),
+            functions,
             routes: Routes::new(version.functions.iter().map(|function| &function.settings)),
             domains: version.domains.clone().into(),
             trial: Trial::default(),

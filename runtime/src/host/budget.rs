@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -23,6 +23,8 @@ pub(crate) struct Meter {
     /// When the poll that runs now began, in nanoseconds since `epoch`; 0 between polls.
     polling_since_ns: AtomicU64,
     memory_peak: AtomicU64,
+    /// Requests that it sent to other servers.
+    outbound: AtomicU32,
 }
 
 impl Default for Meter {
@@ -39,6 +41,7 @@ impl Meter {
             cpu_ns: AtomicU64::new(0),
             polling_since_ns: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
+            outbound: AtomicU32::new(0),
         }
     }
 
@@ -56,6 +59,17 @@ impl Meter {
     /// The largest sum of its linear memories, in bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
         self.memory_peak.load(Relaxed)
+    }
+
+    /// How many requests it sent to other servers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by usage metering"))]
+    pub(crate) fn outbound(&self) -> u32 {
+        self.outbound.load(Relaxed)
+    }
+
+    /// Counts one of them.
+    pub(crate) fn count_outbound(&self) {
+        self.outbound.fetch_add(1, Relaxed);
     }
 
     /// Counts time that was measured elsewhere, and memory that an instance had.

@@ -6,13 +6,21 @@
 pub(crate) mod budget;
 mod http;
 pub(crate) mod offers;
+pub(crate) mod outbound;
 pub(crate) mod stdio;
 
 pub(crate) use budget::{Budget, CpuExhausted, MemoryBudget, Meter};
+pub use outbound::OutboundConfig;
 
 use crate::request_id::RequestId;
+use ::http::{Request, Response};
+use faas_api::{AppName, OutboundHost};
 use http::Hooks;
-use std::sync::Arc;
+use outbound::{Ancestry, Outbound};
+use std::{
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 use stdio::LogStream;
 use wasmtime::{Result, component::Linker};
 use wasmtime_wasi::{
@@ -20,7 +28,7 @@ use wasmtime_wasi::{
     cli::{StdinStream, StdoutStream},
     p1::WasiP1Ctx,
 };
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
 /// Entries of a guest's resource table, and handles of a component.
@@ -29,6 +37,58 @@ pub(crate) const MAX_HANDLES: usize = 10_000;
 pub(crate) const HOSTCALL_FUEL: usize = 4 << 20;
 /// Bytes of random data that one host call gives.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// One call of a program.
+#[derive(Clone)]
+pub(crate) struct Call {
+    /// The request's id.
+    pub(crate) id: RequestId,
+    /// What the call uses; the caller keeps a clone and reads it when the answer has ended.
+    pub(crate) meter: Arc<Meter>,
+    /// The calls that led to it.
+    pub(crate) ancestry: Ancestry,
+}
+
+impl Call {
+    /// The call that an instance works for which is made before there is one.
+    pub(crate) fn of_nobody() -> Self {
+        let (meter, ancestry) = (Arc::default(), Ancestry::default());
+        Self { id: RequestId::new(), meter, ancestry }
+    }
+}
+
+/// The function that an instance is of, as far as what it sends is concerned. What is above this
+/// level stands behind it.
+pub(crate) trait Caller: Send + Sync {
+    /// Its app.
+    fn app(&self) -> &AppName;
+
+    /// The hosts it may send requests to.
+    fn grants(&self) -> &[OutboundHost];
+
+    /// What sends them; none while the node ends.
+    fn outbound(&self) -> Option<Arc<Outbound>>;
+
+    /// Says in its log, in the name of a request, why something is refused or failed.
+    fn tell(&self, request: RequestId, text: &str);
+
+    /// Counts a request that it sent, by the class of the answer or why there is none.
+    fn count(&self, code: &str);
+
+    /// Calls another function of the same version; `None` when there is none of that name. Dropping
+    /// the future, and then the body, cancels the call.
+    fn call_sibling(
+        &self,
+        name: &str,
+        id: RequestId,
+        ancestry: Ancestry,
+        request: Request<WasiBody>,
+    ) -> Option<SiblingAnswer>;
+}
+
+/// What a function answers another one with.
+pub(crate) type SiblingAnswer =
+    Pin<Box<dyn Future<Output = std::result::Result<Response<WasiBody>, Error>> + Send>>;
 
 /// What a component's store carries.
 pub(crate) struct HostState {
@@ -54,26 +114,36 @@ enum Streams {
 
 impl HostState {
     /// The state of a component that speaks HTTP by itself; both of its outputs are log lines.
-    pub(crate) fn new(output: LogStream, budget: Budget) -> Self {
-        Self::with(Streams::Log(output), budget)
+    pub(crate) fn new(
+        output: LogStream,
+        budget: Budget,
+        caller: Weak<dyn Caller>,
+        call: &Call,
+    ) -> Self {
+        Self::with(Streams::Log(output), budget, Hooks::new(caller, call))
     }
 
     /// The state of a component that is called as CGI.
-    pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
-        Self::with(Streams::Cgi(Some(cgi)), budget)
+    pub(crate) fn cgi(
+        cgi: CgiStreams,
+        budget: Budget,
+        caller: Weak<dyn Caller>,
+        call: &Call,
+    ) -> Self {
+        Self::with(Streams::Cgi(Some(cgi)), budget, Hooks::new(caller, call))
     }
 
-    fn with(streams: Streams, budget: Budget) -> Self {
+    fn with(streams: Streams, budget: Budget, hooks: Hooks) -> Self {
         let mut table = ResourceTable::with_capacity(16);
         table.set_max_capacity(MAX_HANDLES);
         let http = WasiHttpCtx::new();
-        Self { wasi: None, streams, http, hooks: Hooks, table, budget }
+        Self { wasi: None, streams, http, hooks, table, budget }
     }
 
     /// The same instance serves another request: what is counted and logged is that request's.
-    pub(crate) fn serve(&mut self, request: RequestId, meter: Arc<Meter>) {
-        self.log_as(request);
-        self.budget.serve(meter);
+    pub(crate) fn serve(&mut self, call: &Call) {
+        self.join(call);
+        self.budget.serve(call.meter.clone());
     }
 
     /// The instance waits for its next request.
@@ -83,11 +153,12 @@ impl HostState {
         }
     }
 
-    /// What is logged from now on is this request's.
-    pub(crate) fn log_as(&mut self, request: RequestId) {
+    /// What is logged and sent from now on is this call's.
+    pub(crate) fn join(&mut self, call: &Call) {
         if let Streams::Log(output) = &self.streams {
-            output.serve(request);
+            output.serve(call.id);
         }
+        self.hooks.serve(call);
     }
 }
 

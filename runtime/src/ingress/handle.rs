@@ -10,7 +10,7 @@ use super::{
     meter::{Answer, Books, Ticket, panicked},
     respond,
 };
-use crate::engine::{Call, InvokeError};
+use crate::engine::{Ancestry, Call, InvokeError};
 use bytes::Bytes;
 use faas_api::ErrorCode;
 use futures::FutureExt;
@@ -195,7 +195,8 @@ async fn invoke<B: Backend>(
     ticket: &mut Ticket<B::Function>,
     request: Request<RequestBody>,
 ) -> Result<Response<B::Body>, InvokeError> {
-    let call = Call { id: ticket.id(), meter: ticket.meters() };
+    let (id, meter) = (ticket.id(), ticket.meters());
+    let call = Call { id, meter, ancestry: Ancestry::of(request.headers())? };
     let Some(function) = ticket.function() else {
         return Err(InvokeError::NoResponse);
     };

@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     memory_peak: IntGaugeVec,
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
+    outbound: IntCounterVec,
     log_lines_dropped: IntCounterVec,
     deploys: IntCounterVec,
     /// Time from an instance's request to its first instruction.
@@ -67,6 +68,7 @@ pub(crate) struct FunctionMetrics {
     memory_peak: IntGauge,
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
+    outbound: IntCounterVec,
     app: AppName,
     function: FunctionName,
 }
@@ -125,6 +127,12 @@ impl Metrics {
                 "faas_rejected_total",
                 "Requests refused before a function ran",
                 &["app", "reason"],
+            )?,
+            outbound: counters(
+                r,
+                "faas_outbound_requests_total",
+                "Requests that functions sent, by class of status, `denied` or `error`",
+                &["app", "function", "code"],
             )?,
             log_lines_dropped: counters(
                 r,
@@ -195,6 +203,7 @@ impl Metrics {
             memory_peak: self.memory_peak.with_label_values(&labels),
             guest_failures: self.guest_failures.clone(),
             rejected: self.rejected.clone(),
+            outbound: self.outbound.clone(),
             app: app.clone(),
             function: function.clone(),
         }
@@ -272,6 +281,12 @@ impl FunctionMetrics {
         self.guest_failures
             .with_label_values(&[self.app.as_str(), self.function.as_str(), reason])
             .inc();
+    }
+
+    /// Counts a request that the function sent.
+    pub(crate) fn outbound(&self, code: &str) {
+        let labels = [self.app.as_str(), self.function.as_str(), code];
+        self.outbound.with_label_values(&labels).inc();
     }
 
     /// Counts a request that was refused before the function ran.
