@@ -9,6 +9,7 @@
 //! | [`Metrics`] | what `/metrics` says |
 //! | [`process`] | what the kernel says of a process |
 //! | [`swap`] | swap for a moment, and memory that is forced out |
+//! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
 //! Tests run side by side: ports are free ones, folders are temporary, nothing leaves loopback.
@@ -24,6 +25,7 @@
 
 pub mod artifacts;
 mod cli;
+mod functions;
 mod http1;
 pub mod hyper_client;
 mod metrics;
@@ -31,8 +33,10 @@ mod node;
 mod poll;
 pub mod process;
 pub mod swap;
+pub mod upstream;
 
 pub use cli::{Cli, Output, faas_binary};
+pub use functions::Deploy;
 pub use http1::{Answer, Connection, Request};
 pub use metrics::Metrics;
 pub use node::Node;

@@ -27,8 +27,6 @@ mod failure;
 mod head;
 mod resolve;
 mod target;
-#[cfg(test)]
-mod tests;
 mod tls;
 
 pub(crate) use account::{Account, Sender};

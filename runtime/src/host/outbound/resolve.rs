@@ -58,6 +58,15 @@ impl Resolver {
             Some(address) => vec![SocketAddr::new(address, target.port)],
             None => self.look_up(target.host.clone(), target.port).await?,
         };
+        self.vetted(found, config)
+    }
+
+    /// Those of the addresses that may be connected to. One that may not does not spoil the others.
+    fn vetted(
+        &self,
+        found: Vec<SocketAddr>,
+        config: &OutboundConfig,
+    ) -> Result<Vec<SocketAddr>, NoAddress> {
         let mut prohibited = None;
         let mut good = Vec::new();
         for address in found {
@@ -164,6 +173,22 @@ mod tests {
         assert_eq!(resolve("1.1.1.1", 80, &[]).await, Ok(1));
         let link_local = Err(NoAddress::Prohibited("link-local"));
         assert_eq!(resolve("169.254.169.254", 80, &[]).await, link_local);
+    }
+
+    /// A name server may mix them, and give others the next time: only what was vetted is used.
+    #[test]
+    fn a_prohibited_address_does_not_hide_among_others() {
+        let config = OutboundConfig::default();
+        let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let found = addresses(&["127.0.0.1:80", "1.1.1.1:80", "[::1]:80", "10.0.0.1:80"]);
+        assert_eq!(resolver().vetted(found, &config), Ok(addresses(&["1.1.1.1:80"])));
+        let found = addresses(&["10.0.0.1:80"]);
+        let prohibited = Err(NoAddress::Prohibited("private"));
+        assert_eq!(resolver().vetted(found, &config), prohibited);
+        let none = resolver().vetted(Vec::new(), &config);
+        assert!(matches!(none, Err(NoAddress::Unknown(_))));
     }
 
     #[tokio::test]

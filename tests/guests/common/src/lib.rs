@@ -4,11 +4,13 @@
 //! the kinds carry out, each through its own interface.
 
 mod canary;
+mod fetch;
 mod surroundings;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub use fetch::{Fetch, fetched};
 pub use surroundings::surroundings;
 
 /// A request, as the guest sees it.
@@ -72,6 +74,8 @@ pub enum Plan {
     Bad(String),
     /// Say what can be reached: `surroundings`, then what the interface itself has.
     Environment { target: String },
+    /// Send a request, or many, and say what came of it.
+    Fetch(Fetch),
 }
 
 /// Carries out what needs no input or output, and says what is left to do.
@@ -131,6 +135,7 @@ pub fn plan(seen: &Seen) -> Plan {
         },
         "/no-response" => Plan::NoResponse,
         "/bad" => Plan::Bad(parameter(&seen.query, "what").unwrap_or("").to_owned()),
+        "/fetch" | "/again" => Plan::Fetch(Fetch::new(seen)),
         "/env" => Plan::Environment {
             target: parameter(&seen.query, "target").unwrap_or("127.0.0.1:9").to_owned(),
         },
