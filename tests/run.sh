@@ -42,6 +42,7 @@ guests() { # TARGET ARGS…
         --target-dir target/guests --target "$@"
 }
 guests wasm32-wasip2
+guests wasm32-wasip2 -p guest-fetch02
 guests wasm32-wasip1 -p guest-cgi
 
 step "the binary"

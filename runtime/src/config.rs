@@ -8,6 +8,7 @@ pub use crate::{
     configuration::SecretsConfig,
     engine::{EngineConfig, Isolation, Limits, Maxima},
     functions::DeployConfig,
+    host::OutboundConfig,
     ingress::{AccessLog, AuthConfig, IngressConfig},
     telemetry::{LogConfig, usage::UsageConfig},
     tls::{AcmeConfig, IngressTls, TlsFiles},
@@ -31,6 +32,8 @@ pub struct Config {
     pub limits: Limits,
     /// What a function may ask for at most.
     pub max_limits: Maxima,
+    /// What functions may send to hosts that they were granted.
+    pub outbound: OutboundConfig,
     /// What a deploy may be and how many versions are kept.
     pub deploy: DeployConfig,
     /// How apps' secrets are kept.
@@ -122,6 +125,7 @@ impl Config {
             return value("log.disk_bytes", "is at least twice `log.segment_bytes`, or 0");
         }
         self.auth.validate()?;
+        self.outbound.validate()?;
         self.ingress.validate()
     }
 

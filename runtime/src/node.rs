@@ -10,6 +10,7 @@ use crate::{
     deploy::{Deployer, DeployerParts},
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, keys::Keys, snapshot::SnapshotBuilder},
+    host::outbound::{Outbound, OwnAddresses},
     ingress::{Doors, Ingress, IngressParts},
     storage::{
         Blobs, Journal, Registry, UsageStore,
@@ -122,8 +123,8 @@ pub async fn run(
     let secrets = Secrets::read(&config)?;
     // Bound before anything else is touched: a taken port is the likeliest mistake.
     let listeners = Listeners::bind(&config).await?;
-    let ingress = listeners.doors.requests.local_addr().map_err(failed)?;
-    let (node, secrets) = Box::pin(Node::open(&config, ingress, secrets)).await?;
+    let own = listeners.own().map_err(failed)?;
+    let (node, secrets) = Box::pin(Node::open(&config, own, secrets)).await?;
     let readiness = Readiness::starting();
     // The admin listener outlives the ingress: probes must see the drain.
     let admin_shutdown = Shutdown::new();
@@ -293,9 +294,10 @@ struct Node {
 impl Node {
     async fn open(
         config: &Config,
-        ingress: SocketAddr,
+        own: OwnAddresses,
         mut secrets: Secrets,
     ) -> Result<(Self, Secrets), RunError> {
+        let outbound = Outbound::new(&config.outbound, own)?;
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         secrets.recall(config).map_err(failed)?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
@@ -318,6 +320,7 @@ impl Node {
             cache_dir: &data_dir.cache_dir(),
             node_key: *data_dir.node_key(),
             blobs: blobs.clone(),
+            outbound,
             metrics: metrics.clone(),
         });
         let engine = Arc::new(engine.map_err(failed)?);
@@ -344,7 +347,7 @@ impl Node {
         let (keys, keys_rev) = Keys::load(registry.clone(), &apps).await.map_err(failed)?;
         let keys = Arc::new(keys);
         let addresses =
-            Addresses::new(ingress, &config.ingress.base_domain, config.ingress.path_routing)
+            Addresses::new(own.ingress, &config.ingress.base_domain, config.ingress.path_routing)
                 .over_tls(secrets.ingress.is_some());
         let deployer = Arc::new(Deployer::new(DeployerParts {
             functions: functions.clone(),
@@ -497,6 +500,11 @@ impl Listeners {
         };
         let admin = bind("admin", "listen", config.admin.listen).await?;
         Ok(Self { doors: Doors { requests, redirect }, admin })
+    }
+
+    fn own(&self) -> io::Result<OwnAddresses> {
+        let (ingress, admin) = (self.doors.requests.local_addr()?, self.admin.local_addr()?);
+        Ok(OwnAddresses { ingress, admin })
     }
 }
 

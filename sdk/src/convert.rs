@@ -30,6 +30,58 @@ pub(crate) fn scheme(scheme: types::Scheme) -> Option<Scheme> {
     }
 }
 
+/// The method of a request that is sent.
+pub(crate) fn to_method(method: &Method) -> types::Method {
+    match *method {
+        Method::GET => types::Method::Get,
+        Method::HEAD => types::Method::Head,
+        Method::POST => types::Method::Post,
+        Method::PUT => types::Method::Put,
+        Method::DELETE => types::Method::Delete,
+        Method::OPTIONS => types::Method::Options,
+        Method::PATCH => types::Method::Patch,
+        _ => types::Method::Other(method.as_str().to_owned()),
+    }
+}
+
+/// The scheme of a request that is sent; without one the host chooses TLS.
+pub(crate) fn to_scheme(scheme: Option<&Scheme>) -> Option<types::Scheme> {
+    Some(match scheme?.as_str() {
+        "http" => types::Scheme::Http,
+        "https" => types::Scheme::Https,
+        other => types::Scheme::Other(other.to_owned()),
+    })
+}
+
+/// A request that got no answer.
+pub(crate) fn no_answer(code: &ErrorCode) -> Error {
+    let why = match code {
+        ErrorCode::HttpRequestDenied => "the server is not granted: see `grants.outbound`",
+        ErrorCode::DestinationIpProhibited => "the server's address is out of bounds",
+        ErrorCode::DestinationNotFound | ErrorCode::DnsError(_) => "the server does not exist",
+        ErrorCode::ConnectionRefused | ErrorCode::DestinationUnavailable => {
+            "the server cannot be reached"
+        }
+        ErrorCode::ConnectionTimeout => "the server could not be reached in time",
+        ErrorCode::HttpResponseTimeout => "the server did not answer in time",
+        ErrorCode::ConnectionLimitReached => "the function sends too many requests",
+        ErrorCode::LoopDetected => "functions call each other without end",
+        ErrorCode::TlsCertificateError => "the server's certificate is not valid",
+        ErrorCode::HttpRequestUriInvalid => "the request's address is not valid",
+        _ => "the exchange failed; the function's log has more",
+    };
+    unanswered(why)
+}
+
+pub(crate) fn unanswered(why: &'static str) -> Error {
+    Error::status(502, "an upstream server gave no answer").with_cause(why)
+}
+
+/// An answer's body that ended before its end.
+pub(crate) fn broken_answer(why: String) -> Error {
+    Error::status(502, "an upstream server's answer broke off").with_cause(why)
+}
+
 /// Headers or trailers for the host.
 pub(crate) fn to_fields(headers: &HeaderMap) -> Result<Fields> {
     if headers.is_empty() {

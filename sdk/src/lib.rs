@@ -40,6 +40,11 @@
 //! ([`Body::from_stream`]), or write it while the answer is already on its way
 //! ([`Body::from_writer`]).
 //!
+//! # Asking others
+//!
+//! [`fetch`] sends a request to a server that the manifest grants, or to another function of the
+//! app, and streams both bodies.
+//!
 //! # Tests
 //!
 //! Handlers are ordinary functions, and the crate compiles on the host, so `cargo test` works
@@ -55,6 +60,7 @@
 
 mod body;
 mod error;
+mod fetch;
 mod handler;
 mod percent;
 mod request;
@@ -93,6 +99,7 @@ compile_error!("faas-sdk: functions are components: build with `--target wasm32-
 
 pub use body::Body;
 pub use error::{Error, OrStatus};
+pub use fetch::fetch;
 pub use handler::Handler;
 pub use request::RequestExt;
 pub use respond::{IntoResponse, Json};

@@ -6,3 +6,9 @@
 macro_rules! __export {
     ($handler:ident, $take:ident) => {};
 }
+
+/// There is nobody to send a request.
+pub(crate) async fn fetch(_: crate::Request) -> crate::Result<crate::Response> {
+    let why = "a request can only be sent by a function that runs on a server";
+    Err(crate::Error::status(502, "an upstream server gave no answer").with_cause(why))
+}

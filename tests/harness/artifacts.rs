@@ -66,6 +66,17 @@ impl Guest {
     }
 }
 
+/// The test guests that ask others through the SDK, for WASI 0.3 and 0.2.
+///
+/// # Panics
+/// When they were not built.
+pub fn fetchers() -> [Vec<u8>; 2] {
+    ["guest_fetch03", "guest_fetch02"].map(|name| {
+        let file = format!("guests/wasm32-wasip2/release/{name}.wasm");
+        read(&target().join(file))
+    })
+}
+
 /// The repository.
 pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -14,6 +14,7 @@
 //! | [`swap`] | swap for a moment, and memory that is forced out |
 //! | [`load`] | an open-loop client |
 //! | [`Project`] | a folder with a manifest |
+//! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
 //! Tests run side by side: ports are free ones, folders are temporary, nothing leaves loopback.
@@ -30,6 +31,7 @@
 pub mod acme;
 pub mod artifacts;
 mod cli;
+mod functions;
 mod http1;
 pub mod hyper_client;
 mod issuer;
@@ -41,8 +43,10 @@ pub mod process;
 mod project;
 pub mod swap;
 pub mod tls;
+pub mod upstream;
 
 pub use cli::{Cli, Output, faas_binary};
+pub use functions::Deploy;
 pub use http1::{Answer, Connection, Request};
 pub use issuer::Issuer;
 pub use metrics::Metrics;

@@ -74,6 +74,8 @@ error_codes! {
     ForbiddenOrigin = "forbidden_origin", 403, "Not for this origin";
     /// Tokens cannot be checked: the keys of their issuer cannot be had.
     AuthUnavailable = "auth_unavailable", 503, "Tokens cannot be checked now";
+    /// Functions called each other, over this server, too deep.
+    LoopDetected = "loop_detected", 508, "Functions call each other without end";
     /// The client asks too often.
     RateLimited = "rate_limited", 429, "Too many requests";
     /// The function failed repeatedly and is out of service for a while.

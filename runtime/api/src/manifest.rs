@@ -4,7 +4,7 @@
 //! digest, durations in milliseconds, sizes in bytes.
 
 use crate::{
-    Digest, FunctionName, Reuse, Route, Sticky,
+    Digest, FunctionName, OutboundHost, Reuse, Route, Sticky,
     names::{Domain, VarName},
 };
 use serde::{Deserialize, Serialize};
@@ -107,8 +107,9 @@ pub struct Grants {
     /// Hosts it may send requests to: `https://api.stripe.com`, `http://10.0.0.5:9000`,
     /// `https://*.example.com`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 64)]
-    pub outbound: Vec<String>,
+    #[schema(value_type = Vec<String>, max_items = 64,
+        example = json!(["https://api.stripe.com"]))]
+    pub outbound: Vec<OutboundHost>,
 }
 
 /// What a function wants to use per call. What is absent is the node's default; the node's maxima

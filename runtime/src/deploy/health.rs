@@ -2,7 +2,7 @@
 
 use super::refused::DeployError;
 use crate::{
-    engine::{Call, Engine, Meter},
+    engine::{Ancestry, Call, Engine, Meter},
     functions::snapshot::LiveVersion,
     request_id::RequestId,
 };
@@ -38,7 +38,7 @@ pub(super) async fn check(
     *request.uri_mut() = uri;
     let id = RequestId::new();
     set_headers(request.headers_mut(), app, id);
-    let call = Call { id, meter: Arc::new(Meter::default()) };
+    let call = Call { id, meter: Arc::new(Meter::default()), ancestry: Ancestry::default() };
     match engine.invoke(&function.program, call, request).await {
         Ok(response) if response.status().is_success() || response.status().is_redirection() => {
             Ok(response.status().as_u16())

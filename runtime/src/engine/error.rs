@@ -1,5 +1,6 @@
 //! Why a call has no answer, and who is to blame.
 
+use crate::host::outbound::{MAX_DEPTH, TooDeep};
 use faas_api::ErrorCode;
 use std::time::Duration;
 
@@ -50,12 +51,21 @@ pub(crate) enum InvokeError {
         /// How often it may.
         limit: u32,
     },
+    /// It lies too deep in calls of other functions.
+    #[error("{0} calls lie inside each other already")]
+    TooDeep(u8),
     /// The artifact or its native code could not be had.
     #[error("artifact unavailable: {0}")]
     Unavailable(String),
     /// The platform failed.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<TooDeep> for InvokeError {
+    fn from(TooDeep: TooDeep) -> Self {
+        Self::TooDeep(MAX_DEPTH)
+    }
 }
 
 impl InvokeError {
@@ -70,6 +80,7 @@ impl InvokeError {
             Self::WallTime { .. } => ErrorCode::WallTime,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Concurrency { .. } => ErrorCode::Concurrency,
+            Self::TooDeep(_) => ErrorCode::LoopDetected,
             Self::Unavailable(_) => ErrorCode::ArtifactUnavailable,
             Self::Internal(_) => ErrorCode::Internal,
         }
@@ -86,6 +97,7 @@ impl InvokeError {
             | Self::WallTime { .. } => true,
             Self::Overloaded { .. }
             | Self::Concurrency { .. }
+            | Self::TooDeep(_)
             | Self::Unavailable(_)
             | Self::Internal(_) => false,
         }

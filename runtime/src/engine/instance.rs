@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     host::{
-        Budget, HOSTCALL_FUEL, HostState, MAX_HANDLES, MemoryBudget, Meter, ModuleState,
+        Budget, HOSTCALL_FUEL, Hooks, HostState, MAX_HANDLES, MemoryBudget, Meter, ModuleState,
         stdio::LogStream,
     },
     request_id::RequestId,
@@ -106,15 +106,13 @@ impl Ground {
             }
             Seat::Shared(seat) => {
                 let request = request.map(|body| guest_body(body).boxed_unsync());
-                return Ok(started(Box::pin(seat.call(call.id, request, head)), false));
+                return Ok(started(Box::pin(seat.call(call.clone(), request, head)), false));
             }
         };
         let budget = self.budget(program.limits(), call.meter.clone());
-        let log = log_stream(program, call.id);
-        let environment = program.environment().cloned();
         let future: GuestFuture = match &resident.prepared {
             Prepared::Http02(_) | Prepared::Http03(_) => {
-                let state = HostState::new(log, environment, budget);
+                let state = ground.state(program, budget, call);
                 let program = program.clone();
                 Box::pin(async move {
                     let instance = ground.make(&resident, state, place).await?;
@@ -122,12 +120,14 @@ impl Ground {
                 })
             }
             Prepared::Cgi02(pre) => {
-                let (streams, output) = cgi::streams(request, environment, log, head)?;
-                let state = HostState::cgi(streams, budget);
+                let (log, environment) = (log_stream(program, call.id), program.environment());
+                let (streams, output) = cgi::streams(request, environment.cloned(), log, head)?;
+                let state = HostState::cgi(streams, budget, Hooks::new(Arc::downgrade(program) as _, call));
                 Box::pin(ground.cgi_02(pre.clone(), state, output, place))
             }
             Prepared::Cgi01(pre) => {
-                let (streams, output) = cgi::streams(request, environment, log, head)?;
+                let (log, environment) = (log_stream(program, call.id), program.environment());
+                let (streams, output) = cgi::streams(request, environment.cloned(), log, head)?;
                 let state = ModuleState::cgi(streams, budget);
                 Box::pin(ground.cgi_01(pre.clone(), state, output, place))
             }
@@ -140,6 +140,12 @@ impl Ground {
         let cpu = Duration::from_millis(limits.cpu_ms);
         let memory = self.memory.clone();
         Budget::new(limits.memory_bytes, limits.table_elements, cpu, memory, meter)
+    }
+
+    /// What the store of an HTTP component carries, for a call.
+    pub(super) fn state(&self, program: &Arc<Program>, budget: Budget, call: &Call) -> HostState {
+        let (log, environment) = (log_stream(program, call.id), program.environment().cloned());
+        HostState::new(log, environment, budget, Hooks::new(Arc::downgrade(program) as _, call))
     }
 
     /// An instance of an HTTP component.
@@ -253,7 +259,7 @@ impl Instance {
 
     /// From now on it works for this call, within the limits of one.
     fn serve(&mut self, call: &Call) {
-        self.store.data_mut().serve(call.id, call.meter.clone());
+        self.store.data_mut().serve(call);
         arm(&mut self.store);
     }
 }

@@ -9,6 +9,7 @@
 //! | `prepared`, `residency` | native code loaded and linked, and which is in memory |
 //! | `instance`, `cgi` | one instance for one request, by kind of program |
 //! | `reuse` | instances that are there before their request |
+//! | `siblings` | calls of functions by functions of the same app |
 //! | `guest`, `early`, `body` | a running guest and the response it writes |
 //! | `ticker`, `offload` | the clock that interrupts guests, and where those go on that take long |
 
@@ -27,6 +28,7 @@ mod prepared;
 mod program;
 mod residency;
 mod reuse;
+mod siblings;
 mod ticker;
 mod worker;
 
@@ -36,13 +38,13 @@ pub use config::{EngineConfig, Isolation, Limits, Maxima};
 pub(crate) use error::InvokeError;
 pub(crate) use pool::{ENGINE_RELEASE, PoolPlan};
 pub(crate) use program::{Program, ProgramSpec};
+pub(crate) use siblings::Family;
 pub(crate) use worker::main as compile_worker;
 
-pub(crate) use crate::host::Meter;
+pub(crate) use crate::host::{Call, Meter, outbound::Ancestry};
 use crate::{
     functions::DeployConfig,
-    host::{Environment, HostState, MemoryBudget, offers},
-    request_id::RequestId,
+    host::{Environment, MemoryBudget, offers, outbound::Outbound},
     storage::Blobs,
     telemetry::metrics::Metrics,
 };
@@ -76,14 +78,6 @@ const LOOK_AT_WAITING: Duration = Duration::from_millis(250);
 /// How often the node looks whether it is idle, while some function lacks a ready instance.
 const LOOK_FOR_IDLENESS: Duration = Duration::from_millis(5);
 
-/// One call of a program.
-pub(crate) struct Call {
-    /// The request's id.
-    pub(crate) id: RequestId,
-    /// What the call uses; the caller keeps a clone and reads it when the answer has ended.
-    pub(crate) meter: Arc<Meter>,
-}
-
 /// What an engine is made of.
 pub(crate) struct EngineParts<'a> {
     /// The pool's settings.
@@ -98,6 +92,8 @@ pub(crate) struct EngineParts<'a> {
     pub(crate) node_key: [u8; 32],
     /// Where artifacts are.
     pub(crate) blobs: Arc<dyn Blobs>,
+    /// What sends functions' requests.
+    pub(crate) outbound: Outbound,
     /// The node's metrics.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -111,6 +107,7 @@ pub(crate) struct Engine {
     compiler: Compiler,
     blobs: Arc<dyn Blobs>,
     ground: Arc<Ground>,
+    outbound: Arc<Outbound>,
     residency: Arc<Residency>,
     metrics: Arc<Metrics>,
     seats: Arc<Semaphore>,
@@ -129,7 +126,8 @@ impl Engine {
     /// # Errors
     /// When the machine does not give the pool its memory maps, or the cache folder cannot be used.
     pub(crate) fn new(parts: EngineParts<'_>) -> Result<Self, InvokeError> {
-        let EngineParts { config, plan, deploy, cache_dir, node_key, blobs, metrics } = parts;
+        let EngineParts { config, plan, deploy, cache_dir, node_key, blobs, outbound, metrics } =
+            parts;
         let engines = Engines::new(plan, cache_dir, node_key).map_err(|error| {
             InvokeError::Internal(format!("the pool cannot be made: {error:#}"))
         })?;
@@ -153,6 +151,7 @@ impl Engine {
                 waiting,
                 offload,
             }),
+            outbound: Arc::new(outbound),
             residency: Arc::new(Residency::new(plan.capacity, metrics.functions_loaded.clone())),
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
@@ -183,6 +182,11 @@ impl Engine {
             next.set_resident(None);
         }
         next
+    }
+
+    /// What sends functions' requests.
+    pub(super) fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
     }
 
     /// The imports of an artifact that nothing here implements.
@@ -389,6 +393,7 @@ impl Engine {
         loop {
             look.tick().await;
             self.ground.waiting.expire();
+            self.outbound.expire();
             self.watch_swap();
         }
     }
@@ -431,10 +436,10 @@ impl Engine {
     async fn make_ready(&self, program: &Arc<Program>) -> Option<Instance> {
         let place = self.seats.clone().try_acquire_owned().ok()?;
         let resident = program.resident()?;
-        let meter = Arc::<Meter>::default();
+        let call = Call::of_nobody();
+        let meter = call.meter.clone();
         let budget = self.ground.budget(program.limits(), meter.clone());
-        let log = instance::log_stream(program, RequestId::new());
-        let state = HostState::new(log, program.environment().cloned(), budget);
+        let state = self.ground.state(program, budget, &call);
         let mut making = std::pin::pin!(self.ground.make(&resident, state, place));
         let making = poll_fn(|cx| meter.count(|| making.as_mut().poll(cx)).0);
         let patience = Duration::from_millis(program.limits().first_byte_ms);

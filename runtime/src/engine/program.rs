@@ -6,18 +6,28 @@ use super::{
     instance::Instance,
     residency::Resident,
     reuse::{Shared, Stash, lock, shared},
+    siblings::{self, Family},
 };
-use crate::host::{Environment, Meter};
-use crate::telemetry::{
-    guest_logs::{AppLog, Origin},
-    metrics::{FunctionMetrics, Metrics},
+use crate::{
+    clock,
+    host::{
+        Caller, Environment, Meter, SiblingAnswer,
+        outbound::{Ancestry, Outbound},
+    },
+    request_id::RequestId,
+    telemetry::{
+        guest_logs::{AppLog, Event, Origin},
+        metrics::{FunctionMetrics, Metrics},
+    },
 };
 use arc_swap::ArcSwapOption;
-use faas_api::{AppName, Digest, Kind, Reuse};
+use faas_api::{AppName, Digest, Kind, OutboundHost, Reuse};
+use http::Request;
 use std::sync::{
     Arc, Mutex, OnceLock,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
+use wasmtime_wasi_http::WasiBody;
 
 /// What makes a program.
 #[derive(Clone)]
@@ -32,6 +42,10 @@ pub(crate) struct ProgramSpec {
     pub(crate) reuse: Option<Reuse>,
     /// Its variables and secrets, where it has any.
     pub(crate) environment: Option<Arc<Environment>>,
+    /// The hosts it may send requests to.
+    pub(crate) grants: Box<[OutboundHost]>,
+    /// The functions of its version, which may call each other.
+    pub(crate) family: Arc<Family>,
     /// Whose it is.
     pub(crate) app: AppName,
     /// Where its guests' output goes.
@@ -84,6 +98,11 @@ impl Program {
         let mut next = Self::new(spec, self.node.clone());
         next.running = self.running.clone();
         next
+    }
+
+    /// The functions of its version.
+    pub(crate) fn family(&self) -> &Family {
+        &self.spec.family
     }
 
     /// Its variables and secrets, where it has any.
@@ -210,6 +229,41 @@ impl Program {
             keep.stash.clear();
             lock(&keep.shared).drain(..).for_each(|instance| instance.retire());
         }
+    }
+}
+
+impl Caller for Program {
+    fn app(&self) -> &AppName {
+        &self.spec.app
+    }
+
+    fn grants(&self) -> &[OutboundHost] {
+        &self.spec.grants
+    }
+
+    fn outbound(&self) -> Option<Arc<Outbound>> {
+        self.spec.family.engine().map(|engine| engine.outbound().clone())
+    }
+
+    fn tell(&self, request: RequestId, text: &str) {
+        self.log().push(self.origin(), request, clock::now(), Event::Failure(text));
+    }
+
+    fn count(&self, code: &str) {
+        self.metrics().outbound(code);
+    }
+
+    fn call_sibling(
+        &self,
+        name: &str,
+        id: RequestId,
+        ancestry: Ancestry,
+        request: Request<WasiBody>,
+    ) -> Option<SiblingAnswer> {
+        let engine = self.spec.family.engine()?;
+        let callee = self.spec.family.member(name)?;
+        let caller = &self.spec.origin.function;
+        Some(siblings::call(engine, callee, caller, (id, ancestry), request))
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     routing::{Matched, Routes, Unmatched},
 };
 use crate::{
-    engine::{Engine, Limits, Maxima, Program, ProgramSpec},
+    engine::{Engine, Family, Limits, Maxima, Program, ProgramSpec},
     storage::Rev,
     telemetry::{
         guest_logs::{GuestLogs, Origin},
@@ -319,8 +319,15 @@ impl SnapshotBuilder {
             let program = self.engine.reprogram(&function.program, environment);
             LiveFunction { program, ..function.clone() }
         });
-        let functions = functions.collect();
-        changed.then(|| Arc::new(LiveVersion { functions, ..version.clone() }))
+        let functions: Vec<LiveFunction> = functions.collect();
+        if !changed {
+            return None;
+        }
+        if let Some(first) = functions.first() {
+            let family = first.program.family();
+            family.settle(functions.iter().map(|function| &function.program));
+        }
+        Some(Arc::new(LiveVersion { functions, ..version.clone() }))
     }
 
     fn live_app(
@@ -355,6 +362,7 @@ impl SnapshotBuilder {
     }
 
     pub(super) fn live_version(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
+        let family = Family::new(&self.engine);
         let functions = version.functions.iter().map(|function| {
             let origin = Origin { function: function.name.clone(), version: version.id };
             LiveFunction {
@@ -365,6 +373,8 @@ impl SnapshotBuilder {
                     limits: self.limits_of(&function.settings),
                     environment: self.environments.of(app, &function.settings),
                     reuse: function.reuse,
+                    grants: function.settings.grants.outbound.as_slice().into(),
+                    family: family.clone(),
                     app: app.clone(),
                     log: self.logs.app(app),
                     origin: Arc::new(origin),
@@ -372,11 +382,13 @@ impl SnapshotBuilder {
                 guard: Guard::of(app, &function.name, &function.settings),
             }
         });
+        let functions: Vec<LiveFunction> = functions.collect();
+        family.settle(functions.iter().map(|function| &function.program));
         LiveVersion {
             id: version.id,
             header: HeaderValue::from_str(&version.id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
-            functions: functions.collect(),
+            functions,
             routes: Routes::new(version.functions.iter().map(|function| &function.settings)),
             domains: version.domains.clone().into(),
             trial: Arc::default(),

@@ -1,21 +1,30 @@
 //! What a guest may ask for, and how much of it.
 //!
 //! Every context a guest can reach denies everything until a grant says otherwise: no
-//! network, no files, no environment but what its app was given. `wasmtime` is named here and in `engine/`, nowhere else.
+//! network, no files, no environment but what its app was given. `wasmtime` is named here and in
+//! `engine/`, nowhere else.
 
 pub(crate) mod budget;
 pub(crate) mod environment;
 mod http;
 mod logging;
 pub(crate) mod offers;
+pub(crate) mod outbound;
 pub(crate) mod stdio;
 
 pub(crate) use budget::{Budget, CpuExhausted, MemoryBudget, Meter};
 pub(crate) use environment::Environment;
+pub use outbound::OutboundConfig;
 
 use crate::request_id::RequestId;
-use http::Hooks;
-use std::sync::Arc;
+use ::http::{Request, Response};
+use faas_api::{AppName, OutboundHost};
+pub(crate) use http::Hooks;
+use outbound::{Ancestry, Outbound};
+use std::{
+    pin::Pin,
+    sync::Arc,
+};
 use stdio::LogStream;
 use wasmtime::{Result, component::Linker};
 use wasmtime_wasi::{
@@ -23,7 +32,7 @@ use wasmtime_wasi::{
     cli::{StdinStream, StdoutStream},
     p1::WasiP1Ctx,
 };
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
 /// Entries of a guest's resource table, and handles of a component.
@@ -32,6 +41,58 @@ pub(crate) const MAX_HANDLES: usize = 10_000;
 pub(crate) const HOSTCALL_FUEL: usize = 4 << 20;
 /// Bytes of random data that one host call gives.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// One call of a program.
+#[derive(Clone)]
+pub(crate) struct Call {
+    /// The request's id.
+    pub(crate) id: RequestId,
+    /// What the call uses; the caller keeps a clone and reads it when the answer has ended.
+    pub(crate) meter: Arc<Meter>,
+    /// The calls that led to it.
+    pub(crate) ancestry: Ancestry,
+}
+
+impl Call {
+    /// The call that an instance works for which is made before there is one.
+    pub(crate) fn of_nobody() -> Self {
+        let (meter, ancestry) = (Arc::default(), Ancestry::default());
+        Self { id: RequestId::new(), meter, ancestry }
+    }
+}
+
+/// The function that an instance is of, as far as what it sends is concerned. What is above this
+/// level stands behind it.
+pub(crate) trait Caller: Send + Sync {
+    /// Its app.
+    fn app(&self) -> &AppName;
+
+    /// The hosts it may send requests to.
+    fn grants(&self) -> &[OutboundHost];
+
+    /// What sends them; none while the node ends.
+    fn outbound(&self) -> Option<Arc<Outbound>>;
+
+    /// Says in its log, in the name of a request, why something is refused or failed.
+    fn tell(&self, request: RequestId, text: &str);
+
+    /// Counts a request that it sent, by the class of the answer or why there is none.
+    fn count(&self, code: &str);
+
+    /// Calls another function of the same version; `None` when there is none of that name. Dropping
+    /// the future, and then the body, cancels the call.
+    fn call_sibling(
+        &self,
+        name: &str,
+        id: RequestId,
+        ancestry: Ancestry,
+        request: Request<WasiBody>,
+    ) -> Option<SiblingAnswer>;
+}
+
+/// What a function answers another one with.
+pub(crate) type SiblingAnswer =
+    Pin<Box<dyn Future<Output = std::result::Result<Response<WasiBody>, Error>> + Send>>;
 
 /// What a component's store carries.
 pub(crate) struct HostState {
@@ -63,31 +124,37 @@ impl HostState {
         output: LogStream,
         environment: Option<Arc<Environment>>,
         budget: Budget,
+        hooks: Hooks,
     ) -> Self {
-        Self::with(Streams::Log(output), environment, budget)
+        Self::with(Streams::Log(output), environment, budget, hooks)
     }
 
     /// The state of a component that is called as CGI.
-    pub(crate) fn cgi(cgi: CgiStreams, budget: Budget) -> Self {
+    pub(crate) fn cgi(cgi: CgiStreams, budget: Budget, hooks: Hooks) -> Self {
         let (log, environment) = (cgi.log.clone(), cgi.environment.clone());
-        Self::with(Streams::Cgi(Some(cgi), log), environment, budget)
+        Self::with(Streams::Cgi(Some(cgi), log), environment, budget, hooks)
     }
 
     fn is_cgi(&self) -> bool {
         matches!(self.streams, Streams::Cgi(..))
     }
 
-    fn with(streams: Streams, environment: Option<Arc<Environment>>, budget: Budget) -> Self {
+    fn with(
+        streams: Streams,
+        environment: Option<Arc<Environment>>,
+        budget: Budget,
+        hooks: Hooks,
+    ) -> Self {
         let mut table = ResourceTable::with_capacity(16);
         table.set_max_capacity(MAX_HANDLES);
         let http = WasiHttpCtx::new();
-        Self { wasi: None, streams, environment, http, hooks: Hooks, table, budget }
+        Self { wasi: None, streams, environment, http, hooks, table, budget }
     }
 
     /// The same instance serves another request: what is counted and logged is that request's.
-    pub(crate) fn serve(&mut self, request: RequestId, meter: Arc<Meter>) {
-        self.log_as(request);
-        self.budget.serve(meter);
+    pub(crate) fn serve(&mut self, call: &Call) {
+        self.join(call);
+        self.budget.serve(call.meter.clone());
     }
 
     /// The instance waits for its next request.
@@ -97,11 +164,12 @@ impl HostState {
         }
     }
 
-    /// What is logged from now on is this request's.
-    pub(crate) fn log_as(&mut self, request: RequestId) {
+    /// What is logged and sent from now on is this call's.
+    pub(crate) fn join(&mut self, call: &Call) {
         if let Streams::Log(output) = &self.streams {
-            output.serve(request);
+            output.serve(call.id);
         }
+        self.hooks.serve(call);
     }
 
     /// Where its log goes.

@@ -12,7 +12,7 @@ use super::{
     respond,
 };
 use crate::{
-    engine::{Call, InvokeError},
+    engine::{Ancestry, Call, InvokeError},
     functions::guard::Guard,
 };
 use bytes::Bytes;
@@ -268,7 +268,8 @@ async fn invoke<B: Backend>(
     ticket: &mut Ticket<B::Function>,
     request: Request<RequestBody>,
 ) -> Result<Response<B::Body>, InvokeError> {
-    let call = Call { id: ticket.id(), meter: ticket.meters() };
+    let (id, meter) = (ticket.id(), ticket.meters());
+    let call = Call { id, meter, ancestry: Ancestry::of(request.headers())? };
     let Some(function) = ticket.function() else {
         return Err(InvokeError::NoResponse);
     };

@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     memory_peak: IntGaugeVec,
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
+    outbound: IntCounterVec,
     log_lines_dropped: IntCounterVec,
     deploys: IntCounterVec,
     /// Time from an instance's request to its first instruction.
@@ -71,6 +72,7 @@ pub(crate) struct FunctionMetrics {
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
     usage: Arc<Counters>,
+    outbound: IntCounterVec,
     app: AppName,
     function: FunctionName,
 }
@@ -129,6 +131,12 @@ impl Metrics {
                 "faas_rejected_total",
                 "Requests refused before a function ran",
                 &["app", "reason"],
+            )?,
+            outbound: counters(
+                r,
+                "faas_outbound_requests_total",
+                "Requests that functions sent, by class of status, `denied` or `error`",
+                &["app", "function", "code"],
             )?,
             log_lines_dropped: counters(
                 r,
@@ -202,6 +210,7 @@ impl Metrics {
             guest_failures: self.guest_failures.clone(),
             rejected: self.rejected.clone(),
             usage,
+            outbound: self.outbound.clone(),
             app: app.clone(),
             function: function.clone(),
         }
@@ -287,6 +296,12 @@ impl FunctionMetrics {
         self.guest_failures
             .with_label_values(&[self.app.as_str(), self.function.as_str(), reason])
             .inc();
+    }
+
+    /// Counts a request that the function sent.
+    pub(crate) fn outbound(&self, code: &str) {
+        let labels = [self.app.as_str(), self.function.as_str(), code];
+        self.outbound.with_label_values(&labels).inc();
     }
 
     /// Counts a request that was refused before the function ran.

@@ -1,6 +1,7 @@
 //! WASI 0.2: `wasi:http/incoming-handler@0.2`, where a handler is a plain export that waits by
 //! polling.
 
+mod fetch;
 mod reactor;
 mod request;
 mod response;
@@ -9,6 +10,7 @@ use wasip2::http::types::ResponseOutparam;
 
 use crate::{Handler, Request, Result, answer};
 
+pub(crate) use fetch::fetch;
 pub(crate) use wasip2::http::types;
 
 /// What the exported function needs; see [`__export!`](crate::__export).

@@ -1,11 +1,11 @@
-//! A request, as WASI 0.2 brings it.
+//! A request, as WASI 0.2 brings it, and bodies that are on their way in.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http_body::{Frame, SizeHint};
-use wasip2::http::types::{FutureTrailers, IncomingBody, IncomingRequest, Trailers};
+use wasip2::http::types::{ErrorCode, FutureTrailers, IncomingBody, IncomingRequest, Trailers};
 use wasip2::io::streams::{InputStream, StreamError};
 
 use super::reactor::{self, Wait};
@@ -33,10 +33,7 @@ pub fn receive(request: IncomingRequest) -> Result<Request> {
     let length = content_length(&head.headers);
     let body = match length {
         Some(0) => Body::empty(),
-        _ => {
-            let state = State::Whole(request);
-            Body::of(Content::Incoming(Box::new(Arriving { wait: None, state, left: length })))
-        }
+        _ => Body::of(Content::Incoming(Box::new(Arriving::new(request, length)))),
     };
     head.into_request(body)
 }
@@ -51,24 +48,51 @@ pub fn ignore(request: IncomingRequest) -> Result<Request> {
     Ok(Request::default())
 }
 
-/// The body of a request, still on its way in.
-struct Arriving {
+/// What has a body: a request, or the answer to one.
+pub(super) trait Message {
+    fn consume(&self) -> Result<IncomingBody, ()>;
+
+    /// The error for a body that ended before its end.
+    fn broken(why: Broken<'_>) -> Error;
+}
+
+/// Why a body ended.
+pub(super) enum Broken<'a> {
+    Code(&'a ErrorCode),
+    Other(String),
+}
+
+impl Message for IncomingRequest {
+    fn consume(&self) -> Result<IncomingBody, ()> {
+        Self::consume(self)
+    }
+
+    fn broken(why: Broken<'_>) -> Error {
+        match why {
+            Broken::Code(code) => broken_body(code),
+            Broken::Other(why) => broken_off(why),
+        }
+    }
+}
+
+/// The body of a message, still on its way in.
+pub(super) struct Arriving<M> {
     /// Stands before what it waits for, and so is dropped before it, as the host demands.
     wait: Option<Wait>,
-    state: State,
-    /// How many bytes are still to come, if the request said how long it is.
+    state: State<M>,
+    /// How many bytes are still to come, if the message said how long it is.
     left: Option<u64>,
 }
 
-enum State {
+enum State<M> {
     /// Nobody has asked for it yet.
-    Whole(IncomingRequest),
+    Whole(M),
     Open(InputStream, IncomingBody),
     Trailers(FutureTrailers),
     Done,
 }
 
-impl Incoming for Arriving {
+impl<M: Message> Incoming for Arriving<M> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         loop {
             if let Some(wait) = &mut self.wait {
@@ -76,9 +100,9 @@ impl Incoming for Arriving {
                 self.wait = None;
             }
             match &self.state {
-                State::Whole(request) => match open(request) {
+                State::Whole(message) => match open(message) {
                     Some((stream, body)) => self.state = State::Open(stream, body),
-                    None => return self.broken(broken_off("the host does not give it".into())),
+                    None => return self.broken(Broken::Other("the host does not give it".into())),
                 },
                 State::Open(stream, _) => match stream.read(self.wanted()) {
                     Ok(data) if data.is_empty() => {
@@ -87,7 +111,7 @@ impl Incoming for Arriving {
                     Ok(data) => return Poll::Ready(Some(Ok(self.chunk(data)))),
                     Err(StreamError::Closed) => self.finish(),
                     Err(StreamError::LastOperationFailed(error)) => {
-                        return self.broken(broken_off(error.to_debug_string()));
+                        return self.broken(Broken::Other(error.to_debug_string()));
                     }
                 },
                 State::Trailers(trailers) => match trailers.get() {
@@ -96,9 +120,9 @@ impl Incoming for Arriving {
                         self.state = State::Done;
                         return Poll::Ready(trailers.as_ref().map(Trailers::entries).map(trailing));
                     }
-                    Some(Ok(Err(code))) => return self.broken(broken_body(&code)),
+                    Some(Ok(Err(code))) => return self.broken(Broken::Code(&code)),
                     Some(Err(())) => {
-                        return self.broken(broken_off("its trailers are gone".into()));
+                        return self.broken(Broken::Other("its trailers are gone".into()));
                     }
                 },
                 State::Done => return Poll::Ready(None),
@@ -115,7 +139,12 @@ impl Incoming for Arriving {
     }
 }
 
-impl Arriving {
+impl<M: Message> Arriving<M> {
+    /// The body of a message that says so of its length.
+    pub(super) fn new(message: M, length: Option<u64>) -> Self {
+        Self { wait: None, state: State::Whole(message), left: length }
+    }
+
     /// How much to read. At least a byte even if none is due: that is how the end shows.
     fn wanted(&self) -> u64 {
         self.left.map_or(READ_SIZE, |left| left.clamp(1, READ_SIZE))
@@ -135,14 +164,14 @@ impl Arriving {
         }
     }
 
-    fn broken(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>>>> {
+    fn broken(&mut self, why: Broken<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         self.state = State::Done;
-        Poll::Ready(Some(Err(error)))
+        Poll::Ready(Some(Err(M::broken(why))))
     }
 }
 
-fn open(request: &IncomingRequest) -> Option<(InputStream, IncomingBody)> {
-    let body = request.consume().ok()?;
+fn open(message: &impl Message) -> Option<(InputStream, IncomingBody)> {
+    let body = message.consume().ok()?;
     let stream = body.stream().ok()?;
     Some((stream, body))
 }

@@ -22,7 +22,7 @@ pub(crate) async fn send(response: Response, outparam: ResponseOutparam) {
         return;
     };
     ResponseOutparam::set(outparam, Ok(response));
-    send_body(body, outgoing).await;
+    send_body(body, outgoing, "the response broke off").await;
 }
 
 /// What the client gets instead of a response that the host does not take.
@@ -44,7 +44,8 @@ fn with_status(headers: Fields, status: StatusCode) -> Result<OutgoingResponse> 
     Ok(response)
 }
 
-async fn send_body(body: Body, outgoing: OutgoingBody) {
+/// Sends a body to its end; `broken` is what the log says if it has none.
+pub(super) async fn send_body(body: Body, outgoing: OutgoingBody, broken: &'static str) {
     let Ok(stream) = outgoing.write() else { return };
     let mut stream = Outgoing(stream);
     let end = pump(body, &mut stream).await;
@@ -53,15 +54,15 @@ async fn send_body(body: Body, outgoing: OutgoingBody) {
     let finished = match end {
         // A body that is dropped unfinished breaks off at the client too.
         End::Gone => return,
-        End::Broken(error) => return error.log("the response broke off"),
+        End::Broken(error) => return error.log(broken),
         End::Complete(None) => OutgoingBody::finish(outgoing, None),
         End::Complete(Some(trailers)) => match to_fields(&trailers) {
             Ok(trailers) => OutgoingBody::finish(outgoing, Some(trailers)),
-            Err(error) => return error.log("the response broke off"),
+            Err(error) => return error.log(broken),
         },
     };
     if let Err(code) = finished {
-        Error::internal(unfinished(&code)).log("the response broke off");
+        Error::internal(unfinished(&code)).log(broken);
     }
 }
 

@@ -1,10 +1,12 @@
 //! WASI 0.3: `wasi:http/handler@0.3`, where a handler is an asynchronous export.
 
+mod fetch;
 mod request;
 mod response;
 
 use crate::{Handler, Request, Result, answer};
 
+pub(crate) use fetch::fetch;
 pub(crate) use request::Open;
 pub(crate) use wasip3::http::types;
 

@@ -1,4 +1,4 @@
-//! A request, as WASI 0.3 brings it.
+//! A request, as WASI 0.3 brings it, and bodies that are on their way in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use wasip3::wit_future;
 use crate::answer::{Head, content_length, headers};
 use crate::body::{Content, Incoming};
 use crate::convert::{broken_body, method, scheme};
-use crate::{Body, Bytes, Request, Result};
+use crate::{Body, Bytes, Error, Request, Result};
 
 /// The most that is read at once. Each read is a call to the host, so it should be worth it.
 const READ_SIZE: usize = 64 * 1024;
@@ -33,10 +33,7 @@ pub fn receive(request: types::Request) -> Result<Request> {
     let length = content_length(&head.headers);
     let body = match length {
         Some(0) => Body::empty(),
-        _ => Body::of(Content::Incoming(Box::new(Arriving {
-            state: State::Whole(request),
-            left: length,
-        }))),
+        _ => Body::of(Content::Incoming(Box::new(Arriving::new(request, length)))),
     };
     head.into_request(body)
 }
@@ -51,10 +48,33 @@ pub fn ignore(request: types::Request) -> Result<Request> {
     Ok(Request::default())
 }
 
-/// The body of a request, still on its way in.
-struct Arriving {
-    state: State,
-    /// How many bytes are still to come, if the request said how long it is.
+/// What has a body: a request, or the answer to one.
+pub(super) trait Message: 'static {
+    /// Both ends of its body.
+    fn open(self) -> Open;
+
+    /// The error for a body that ended before its end.
+    fn broken(code: &types::ErrorCode) -> Error;
+}
+
+impl Message for types::Request {
+    fn open(self) -> Open {
+        // What became of the body is of no interest to the host; dropping the writer says "all
+        // well".
+        let (_, result) = wit_future::new(|| Ok(()));
+        let (stream, trailers) = Self::consume_body(self, result);
+        Open { stream, trailers }
+    }
+
+    fn broken(code: &types::ErrorCode) -> Error {
+        broken_body(code)
+    }
+}
+
+/// The body of a message, still on its way in.
+pub(super) struct Arriving<M> {
+    state: State<M>,
+    /// How many bytes are still to come, if the message said how long it is.
     left: Option<u64>,
 }
 
@@ -66,9 +86,9 @@ pub(crate) struct Open {
     pub(crate) trailers: Trailers,
 }
 
-enum State {
+enum State<M> {
     /// Nobody has asked for it yet.
-    Whole(types::Request),
+    Whole(M),
     /// Between two reads, with the buffer of the last one if it was hardly used.
     Open(Open, Vec<u8>),
     Reading(Pin<Box<dyn Future<Output = Read>>>),
@@ -80,12 +100,12 @@ enum Read {
     End(Result<Option<types::Trailers>, types::ErrorCode>),
 }
 
-impl Incoming for Arriving {
+impl<M: Message> Incoming for Arriving<M> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         loop {
             // Left behind only if reading panics, and then nothing is left to go on with.
             match std::mem::replace(&mut self.state, State::Done) {
-                State::Whole(request) => self.state = State::Open(open(request), Vec::new()),
+                State::Whole(message) => self.state = State::Open(message.open(), Vec::new()),
                 State::Open(open, buffer) => {
                     self.state = State::Reading(Box::pin(read(open, self.sized(buffer))));
                 }
@@ -97,7 +117,9 @@ impl Incoming for Arriving {
                     Poll::Ready(Read::Data(open, buffer)) => {
                         return Poll::Ready(Some(Ok(Frame::data(self.keep(open, buffer)))));
                     }
-                    Poll::Ready(Read::End(end)) => return Poll::Ready(ended(end).transpose()),
+                    Poll::Ready(Read::End(end)) => {
+                        return Poll::Ready(ended::<M>(end).transpose());
+                    }
                 },
                 State::Done => return Poll::Ready(None),
             }
@@ -114,13 +136,18 @@ impl Incoming for Arriving {
 
     fn untouched(self: Box<Self>) -> Result<Open, Box<dyn Incoming>> {
         match self.state {
-            State::Whole(request) => Ok(open(request)),
+            State::Whole(message) => Ok(message.open()),
             _ => Err(self),
         }
     }
 }
 
-impl Arriving {
+impl<M: Message> Arriving<M> {
+    /// The body of a message that says so of its length.
+    pub(super) fn new(message: M, length: Option<u64>) -> Self {
+        Self { state: State::Whole(message), left: length }
+    }
+
     /// A buffer as large as the next read can use.
     fn sized(&self, mut buffer: Vec<u8>) -> Vec<u8> {
         // One byte more than announced: a read without room could not tell that the end is there.
@@ -146,13 +173,6 @@ impl Arriving {
     }
 }
 
-fn open(request: types::Request) -> Open {
-    // What became of the body is of no interest to the host; dropping the writer says "all well".
-    let (_, result) = wit_future::new(|| Ok(()));
-    let (stream, trailers) = types::Request::consume_body(request, result);
-    Open { stream, trailers }
-}
-
 async fn read(mut open: Open, buffer: Vec<u8>) -> Read {
     match open.stream.read(buffer).await {
         (StreamResult::Complete(_), buffer) => Read::Data(open, buffer),
@@ -160,7 +180,9 @@ async fn read(mut open: Open, buffer: Vec<u8>) -> Read {
     }
 }
 
-fn ended(end: Result<Option<types::Trailers>, types::ErrorCode>) -> Result<Option<Frame<Bytes>>> {
-    let trailers = end.map_err(|code| broken_body(&code))?;
+fn ended<M: Message>(
+    end: Result<Option<types::Trailers>, types::ErrorCode>,
+) -> Result<Option<Frame<Bytes>>> {
+    let trailers = end.map_err(|code| M::broken(&code))?;
     Ok(trailers.map(|fields| Frame::trailers(headers(fields.copy_all()))))
 }

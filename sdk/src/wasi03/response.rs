@@ -1,6 +1,5 @@
 //! A response, as WASI 0.3 takes it.
 
-use http::HeaderMap;
 use wasip3::http::types::{self, ErrorCode, Fields};
 use wasip3::wit_bindgen::{FutureWriter, StreamReader, StreamWriter};
 use wasip3::{wit_future, wit_stream};
@@ -46,45 +45,38 @@ fn refused(error: Error) -> types::Response {
 }
 
 fn with_body(headers: Fields, body: Body) -> types::Response {
-    let (content, trailers) = body.into_parts();
-    match (content, trailers) {
-        (Content::Empty, None) => {
-            let (_, trailers) = wit_future::new(|| Ok(None));
-            response(headers, None, trailers)
-        }
-        (Content::Incoming(incoming), None) => match incoming.untouched() {
-            Ok(open) => response(headers, Some(open.stream), open.trailers),
-            Err(incoming) => streamed(headers, Content::Incoming(incoming), None),
-        },
-        (content, trailers) => streamed(headers, content, trailers),
-    }
-}
-
-fn streamed(headers: Fields, content: Content, trailers: Option<HeaderMap>) -> types::Response {
-    let mut body = Body::of(content);
-    if let Some(trailers) = trailers {
-        body = body.with_trailers(trailers);
-    }
-    let (stream_writer, stream) = wit_stream::new();
-    let (end_writer, end) = wit_future::new(|| Ok(None));
-    let response = response(headers, Some(stream), end);
-    background::start(send_body(body, stream_writer, end_writer));
-    response
-}
-
-fn response(
-    headers: Fields,
-    stream: Option<StreamReader<u8>>,
-    trailers: Trailers,
-) -> types::Response {
+    let (stream, trailers) = outgoing(body, "the response broke off");
     // The second value tells how the transmission ended. There would be nobody to tell it to.
     types::Response::new(headers, stream, trailers).0
+}
+
+/// Both ends of a body for the host, which is sent in the background; `broken` is what the log says
+/// if it comes to no end.
+pub(super) fn outgoing(body: Body, broken: &'static str) -> (Option<StreamReader<u8>>, Trailers) {
+    let (content, trailers) = body.into_parts();
+    match (content, trailers) {
+        (Content::Empty, None) => (None, wit_future::new(|| Ok(None)).1),
+        (Content::Incoming(incoming), None) => match incoming.untouched() {
+            Ok(open) => (Some(open.stream), open.trailers),
+            Err(incoming) => streamed(Body::of(Content::Incoming(incoming)), broken),
+        },
+        (content, None) => streamed(Body::of(content), broken),
+        (content, Some(trailers)) => streamed(Body::of(content).with_trailers(trailers), broken),
+    }
+}
+
+fn streamed(body: Body, broken: &'static str) -> (Option<StreamReader<u8>>, Trailers) {
+    let (stream_writer, stream) = wit_stream::new();
+    let (end_writer, end) = wit_future::new(|| Ok(None));
+    background::start(send_body(body, stream_writer, end_writer, broken));
+    (Some(stream), end)
 }
 
 async fn send_body(
     body: Body,
     stream: StreamWriter<u8>,
     end_writer: FutureWriter<Result<Option<Fields>, ErrorCode>>,
+    broken: &'static str,
 ) {
     let mut stream = Outgoing(stream);
     let end = pump(body, &mut stream).await;
@@ -95,10 +87,10 @@ async fn send_body(
         End::Complete(None) | End::Gone => {}
         End::Complete(Some(trailers)) => match to_fields(&trailers) {
             Ok(trailers) => drop(end_writer.write(Ok(Some(trailers))).await),
-            Err(error) => error.log("the response broke off"),
+            Err(error) => error.log(broken),
         },
         End::Broken(error) => {
-            error.log("the response broke off");
+            error.log(broken);
             drop(end_writer.write(Err(ErrorCode::InternalError(None))).await);
         }
     }

@@ -25,6 +25,7 @@ use crate::{
         record::{GoLive, NewVersion},
         snapshot::SnapshotBuilder,
     },
+    host::outbound::{Outbound, OutboundConfig, OwnAddresses},
     storage::{
         Change, Doc, DocKey, Expect, Registry, Rev, StorageError,
         memory::{MemoryBlobs, MemoryJournal, MemoryRegistry, MemoryUsage},
@@ -432,9 +433,17 @@ fn engine(cache: &TempDir, metrics: &Arc<Metrics>) -> Arc<Engine> {
         cache_dir: cache.path(),
         node_key: [7; 32],
         blobs: Arc::new(MemoryBlobs::default()),
+        outbound: outbound(),
         metrics: metrics.clone(),
     });
     Arc::new(engine.unwrap())
+}
+
+/// What sends functions' requests.
+fn outbound() -> Outbound {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let own = OwnAddresses { ingress: nowhere, admin: nowhere };
+    Outbound::new(&OutboundConfig::default(), own).unwrap()
 }
 
 /// What came back.

@@ -8,14 +8,13 @@
 use super::{Counted, lock};
 use crate::{
     engine::{
-        InvokeError, Place,
+        Call, InvokeError, Place,
         guest::{HeadSlot, guest_error},
-        instance::{Exports, Ground, Instance, answered_error, log_stream, request_03},
+        instance::{Exports, Ground, Instance, answered_error, request_03},
         program::Program,
         residency::Resident,
     },
     host::{HostState, Meter},
-    request_id::RequestId,
 };
 use bytes::Bytes;
 use faas_api::Reuse;
@@ -80,7 +79,7 @@ struct State {
 
 /// A request on its way to the guest.
 struct Job {
-    id: RequestId,
+    call: Call,
     request: Request<WasiBody>,
     answer: oneshot::Sender<Result<Response<WasiBody>, InvokeError>>,
 }
@@ -120,9 +119,8 @@ impl Shared {
             meter: meter.clone(),
             turns: AtomicU32::new(0),
         });
-        let log = log_stream(program, RequestId::new());
-        let environment = program.environment().cloned();
-        let state = HostState::new(log, environment, ground.budget(limits, meter));
+        let budget = ground.budget(limits, meter.clone());
+        let state = ground.state(program, budget, &Call { meter, ..Call::of_nobody() });
         let actor = Actor { shared: shared.clone(), wall: Duration::from_millis(limits.wall_ms) };
         let ground = ground.clone();
         tokio::spawn(unconstrained(async move {
@@ -235,12 +233,12 @@ impl Seat {
     /// The future of a request: ends when its answer has.
     pub(in crate::engine) async fn call(
         mut self,
-        id: RequestId,
+        call: Call,
         request: Request<WasiBody>,
         head: HeadSlot,
     ) -> Result<(), InvokeError> {
         let (answer, answered) = oneshot::channel();
-        let job = Job { id, request, answer };
+        let job = Job { call, request, answer };
         let jobs = lock(&self.shared.state).jobs.clone();
         if jobs.is_none_or(|jobs| jobs.send(job).is_err()) {
             return Err(self.shared.failure().await);
@@ -408,11 +406,11 @@ async fn serve(
     service: &Service,
     job: Job,
 ) -> wasmtime::Result<()> {
-    let Job { id, request, answer } = job;
+    let Job { call, request, answer } = job;
     let (request, sent) = accessor.with(|mut store| {
         let state = store.data_mut();
-        // Lines cannot be told apart by request; they go under the one that came last.
-        state.log_as(id);
+        // Neither lines nor requests to others can be told apart; they are the last one's.
+        state.join(&call);
         request_03(state, request)
     });
     let response = match service.handle(accessor, request).await? {

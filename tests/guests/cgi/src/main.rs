@@ -1,6 +1,6 @@
 //! The test guest as a CGI program.
 
-use guest_common::{Answer, Plan, Seen, piece, plan, surroundings, trap};
+use guest_common::{Answer, Fetch, Plan, Seen, fetched, piece, plan, surroundings, trap};
 use std::io::{self, Read, Write};
 
 fn main() -> io::Result<()> {
@@ -32,8 +32,27 @@ fn main() -> io::Result<()> {
         }
         Plan::NoResponse => Ok(()),
         Plan::Bad(what) => bad(&mut out, &what),
+        Plan::Fetch(wanted) => send(&mut out, &fetch(&wanted)),
         Plan::Environment { target } => send(&mut out, &Answer::text(surroundings(&target))),
     }
+}
+
+#[cfg(target_env = "p2")]
+fn fetch(wanted: &Fetch) -> Answer {
+    if wanted.times > 1 {
+        return fetched(&guest_outbound02::send_many(wanted));
+    }
+    let answer =
+        guest_outbound02::send(wanted).and_then(|mut answer| Ok((answer.status, answer.rest()?)));
+    match answer {
+        Ok((status, body)) => Answer { status, body, ..Answer::text("") },
+        Err(error) => fetched(&[format!("error: {error}")]),
+    }
+}
+
+#[cfg(not(target_env = "p2"))]
+fn fetch(_: &Fetch) -> Answer {
+    fetched(&["error: WASI 0.1 has no requests".to_owned()])
 }
 
 fn seen() -> Seen {

@@ -4,11 +4,13 @@
 //! the kinds carry out, each through its own interface.
 
 mod canary;
+mod fetch;
 mod surroundings;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub use fetch::{Fetch, fetched};
 pub use surroundings::surroundings;
 
 /// A request, as the guest sees it.
@@ -72,6 +74,8 @@ pub enum Plan {
     Bad(String),
     /// Say what can be reached: `surroundings`, then what the interface itself has.
     Environment { target: String },
+    /// Send a request, or many, and say what came of it.
+    Fetch(Fetch),
 }
 
 /// Carries out what needs no input or output, and says what is left to do.
@@ -134,6 +138,7 @@ pub fn plan(seen: &Seen) -> Plan {
         // One variable by its name, or all of them.
         "/variable" => text(variable(parameter(&seen.query, "name").unwrap_or_default())),
         "/variables" => text(variables()),
+        "/fetch" | "/again" => Plan::Fetch(Fetch::new(seen)),
         "/env" => Plan::Environment {
             target: parameter(&seen.query, "target").unwrap_or("127.0.0.1:9").to_owned(),
         },

@@ -1,6 +1,6 @@
 //! The test guest as a component of WASI 0.2.
 
-use guest_common::{Answer, Plan, Seen, piece, plan, surroundings, trap};
+use guest_common::{Answer, Fetch, Plan, Seen, fetched, piece, plan, surroundings, trap};
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     ErrorCode, Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingRequest,
@@ -45,12 +45,42 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
             }
             Plan::NoResponse => {}
             Plan::Bad(what) => bad(out, &what),
+            Plan::Fetch(wanted) => fetch(out, &wanted),
             Plan::Environment { target } => {
                 let text = format!("{}http {}\n", surroundings(&target), outbound(&target));
                 send(out, &Answer::text(text));
             }
         }
     }
+}
+
+/// Passes an answer of somebody else on as it comes.
+fn fetch(out: ResponseOutparam, wanted: &Fetch) {
+    if wanted.times > 1 {
+        return send(out, &fetched(&guest_outbound02::send_many(wanted)));
+    }
+    let mut answer = match guest_outbound02::send(wanted) {
+        Ok(answer) => answer,
+        Err(error) => return send(out, &fetched(&[format!("error: {error}")])),
+    };
+    let body = begin(out, answer.status, &answer.headers);
+    let stream = body.write().unwrap();
+    loop {
+        match answer.next() {
+            Ok(Some(bytes)) => {
+                if write(&stream, &bytes).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                eprintln!("the body broke off: {error}");
+                trap();
+            }
+        }
+    }
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
 }
 
 fn seen(request: &IncomingRequest) -> Seen {

@@ -1,6 +1,9 @@
 //! The test guest as a component of WASI 0.3.
 
+mod fetch;
+
 use guest_common::{Answer, Plan, Seen, piece, plan, surroundings, trap};
+
 use std::time::Duration;
 use wasip3::clocks::monotonic_clock;
 use wasip3::http::client;
@@ -57,6 +60,7 @@ impl wasip3::exports::http::handler::Guest for Guest {
             // There is no way to return without one, but to never return.
             Plan::NoResponse => std::future::pending().await,
             Plan::Bad(what) => bad(&what)?,
+            Plan::Fetch(wanted) => fetch::fetch(&wanted).await,
             Plan::Environment { target } => {
                 let text = format!("{}{}", surroundings(&target), reach(&target).await);
                 send(&Answer::text(text))
