@@ -15,6 +15,7 @@ mod apps;
 mod backup;
 mod bad_input;
 mod cli;
+mod config;
 mod crash;
 mod deadlines;
 mod deploy;
