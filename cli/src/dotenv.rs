@@ -26,6 +26,14 @@ pub(crate) type Entries = BTreeMap<VarName, String>;
 
 /// Reads a file; `-` is standard input.
 pub(crate) fn read(file: &Path) -> Result<Entries> {
+    let named = pairs(file)?.into_iter().map(|pair| match pair.name.parse::<VarName>() {
+        Ok(name) => Ok((name, pair.value)),
+        Err(error) => Err(wrong(file, Problem { line: pair.line, what: error.to_string() })),
+    });
+    named.collect()
+}
+
+fn pairs(file: &Path) -> Result<Vec<Pair>> {
     let shown = file.display();
     let unreadable = |error: std::io::Error| {
         let message = format!("cannot read `{shown}`: {}", io_text(&error));
@@ -43,20 +51,12 @@ pub(crate) fn read(file: &Path) -> Result<Entries> {
     if bytes as u64 > MAX_FILE {
         return Err(CliError::usage(format!("`{shown}` has more than {MAX_FILE} bytes")));
     }
-    let pairs = parse(&text).and_then(|pairs| {
-        let named = pairs.into_iter().map(|pair| {
-            let name = pair.name.parse().map_err(|error: faas_api::NameError| Problem {
-                line: pair.line,
-                what: error.to_string(),
-            });
-            Ok((name?, pair.value))
-        });
-        named.collect()
-    });
-    pairs.map_err(|Problem { line, what }| {
-        CliError::usage(format!("`{shown}`, line {line}: {what}"))
-            .hint("lines are NAME=VALUE; values with spaces at an end, `#` or lines are in quotes")
-    })
+    parse(&text).map_err(|problem| wrong(file, problem))
+}
+
+fn wrong(file: &Path, Problem { line, what }: Problem) -> CliError {
+    CliError::usage(format!("`{}`, line {line}: {what}", file.display()))
+        .hint("lines are NAME=VALUE; values with spaces at an end, ` #` or lines are in quotes")
 }
 
 /// Variables as lines that [`read`] reads back.
@@ -204,7 +204,7 @@ fn plain(text: &str) -> String {
 /// What `faas dev` does with these files.
 #[cfg(feature = "serve")]
 pub(crate) mod dev {
-    use super::{Entries, read};
+    use super::{Entries, pairs};
     use crate::{
         client::Client,
         error::{CliError, Exit, Result},
@@ -238,7 +238,7 @@ pub(crate) mod dev {
         let mut entries = Entries::new();
         let mut found = files.iter().any(|file| changed.contains(file));
         for file in files.iter().filter(|file| file.is_file()) {
-            entries.extend(read(file)?);
+            entries.extend(usable(ui, file)?);
             found = true;
         }
         if !found {
@@ -262,6 +262,21 @@ pub(crate) mod dev {
             ui.notice(&format!("changed {count} as {} has it", FILES.join(", ")));
         }
         Ok(())
+    }
+
+    /// What a file sets. It may be for other tools, too: names that functions cannot have are left
+    /// out, and that is said.
+    fn usable(ui: &Ui, file: &Path) -> Result<Entries> {
+        let mut entries = Entries::new();
+        for pair in pairs(file)? {
+            match pair.name.parse::<VarName>() {
+                Ok(name) => drop(entries.insert(name, pair.value)),
+                Err(error) => {
+                    ui.notice(&format!("{}, line {}: {error}", file.display(), pair.line));
+                }
+            }
+        }
+        Ok(entries)
     }
 
     /// A secret that is missing is set in a file here, and not with a command.

@@ -250,9 +250,9 @@ fn a_change_loses_no_request() {
     let node = Node::start();
     put_secret(&node, "app", "KEY", "0");
     deploy(&node, "app", &Guest::Http03.wasm(), &[("main", with_secrets(&["KEY"]))]);
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let slow = scope.spawn(|| node.get("/app/slow?pieces=10&ms=100&bytes=5"));
-        let stop = AtomicBool::new(false);
         let load: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {

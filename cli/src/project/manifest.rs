@@ -2,7 +2,7 @@
 
 use super::words::{Length, OrText, Rate, ReuseText, Size};
 use faas_api::{
-    AppName, Domain, FunctionName, Route, VarName,
+    AppName, Domain, FunctionName, OutboundHost, Route, VarName,
     manifest::{Auth, Cors, Grants, LimitWishes, RateLimit, Settings},
 };
 use schemars::JsonSchema;
@@ -117,7 +117,8 @@ pub(super) struct FunctionSection {
 pub(super) struct GrantsSection {
     /// Hosts it may send requests to: `https://api.stripe.com`, `https://*.example.com`,
     /// `http://10.0.0.5:9000`.
-    pub(super) outbound: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    pub(super) outbound: Vec<OutboundHost>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

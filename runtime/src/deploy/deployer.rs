@@ -344,6 +344,8 @@ impl Deployer {
             deploy: release.key.clone(),
             go_live: release.go_live.clone(),
         };
+        // Compiling takes its time, and a secret may have gone meanwhile.
+        secrets::check(&self.parts.configs, &release.app, &release.manifest).await?;
         let added = functions.add_version(&release.app, new).await?;
         drop(own_blob);
         tracing::info!(app = %release.app, version = %added.version, functions = deployed.len(),
