@@ -532,3 +532,47 @@ impl ManifestProblem {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_issuers() {
+        for good in [
+            "https://accounts.example.com",
+            "https://id.example.com/realms/a/protocol/certs?v=1",
+            "http://127.0.0.1:8080/keys",
+            "https://[::1]/",
+        ] {
+            assert!(is_url(good), "{good}");
+        }
+        for bad in [
+            "",
+            "https://",
+            "https:///keys",
+            "ftp://a.example",
+            "a.example",
+            "https://a.example/ b",
+            "https://a.example/#b",
+            "https://user@a.example/",
+            "https://a.example/\n",
+            &format!("https://a.example/{}", "x".repeat(2048)),
+        ] {
+            assert!(!is_url(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_callers_is_checked() {
+        let jwt = |issuer: &str, audience: Option<&str>| Auth::Jwt {
+            issuer: issuer.to_owned(),
+            audience: audience.map(str::to_owned),
+            jwks: None,
+        };
+        assert!(Auth::Key.check().is_ok());
+        assert!(jwt("https://a.example", Some("shop")).check().is_ok());
+        assert!(jwt("a.example", None).check().is_err());
+        assert!(jwt("https://a.example", Some("")).check().is_err());
+    }
+}

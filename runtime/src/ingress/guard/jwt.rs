@@ -202,7 +202,7 @@ fn validation(rules: &JwtRules) -> Validation {
 
 /// What is no claim of the specification's that the library checks.
 fn check(claims: Claims) -> Result<Verified, Refusal> {
-    #[expect(clippy::cast_precision_loss, reason = "seconds of this century are exact")]
+    // Seconds of this century are exact.
     let latest = (clock::now().as_second() + LEEWAY_S.cast_signed()) as f64;
     if claims.iat.is_some_and(|issued| issued > latest) {
         return Err(Refusal::Invalid("the token was issued in the future"));

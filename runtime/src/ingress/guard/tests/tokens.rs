@@ -176,10 +176,10 @@ fn what_a_key_is_for() {
     for other in [KeyAlgorithm::PS256, KeyAlgorithm::RS384, KeyAlgorithm::RSA_OAEP] {
         assert_eq!(with(&names(other)), Err(Refusal::UnknownKey), "{other:?}");
     }
-    let serves =
-        |to: PublicKeyUse| move |key: &mut Jwk| key.common.public_key_use = Some(to.clone());
-    assert_eq!(with(&serves(PublicKeyUse::Signature)), verified("ada"));
-    // An expression of its own, because the type is no `Copy`.
+    assert_eq!(
+        with(&|key| key.common.public_key_use = Some(PublicKeyUse::Signature)),
+        verified("ada")
+    );
     assert_eq!(
         with(&|key| key.common.public_key_use = Some(PublicKeyUse::Encryption)),
         Err(Refusal::UnknownKey)
