@@ -2,11 +2,7 @@
 
 use crate::cli::Following;
 use faas_api::{Digest, ErrorCode, FunctionSpec, Manifest, Settings};
-use faas_tests::{
-    Answer, Cli, Node, Request,
-    artifacts::Guest,
-    eventually,
-};
+use faas_tests::{Answer, Cli, Node, Request, artifacts::Guest, eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{
@@ -156,10 +152,8 @@ fn every_kind_of_function_sees_what_it_was_given_and_nothing_else() {
 #[test]
 fn components_read_their_configuration_from_its_store() {
     let node = Node::start();
-    let wasm = fs::read(
-        Guest::Cgi02.file().with_file_name("guest-config.wasm"),
-    )
-    .expect("tests/run.sh builds what the tests need");
+    let wasm = fs::read(Guest::Cgi02.file().with_file_name("guest-config.wasm"))
+        .expect("tests/run.sh builds what the tests need");
     put_secret(&node, "app", "KEY", SECRET);
     put_secret(&node, "app", "OTHER", "not asked for");
     let settings = json!({ "env": { "OWN": "x" }, "secrets": ["KEY"] });

@@ -394,7 +394,8 @@ fn a_seventh_request_waits() {
 /// One app's requests are no other's burden, and an app has only so many.
 #[test]
 fn an_app_has_so_many_at_once() {
-    let node = Node::with_guests(&format!("{OPEN}connect_timeout_ms = 1000\nat_once_per_app = 2\n"));
+    let node =
+        Node::with_guests(&format!("{OPEN}connect_timeout_ms = 1000\nat_once_per_app = 2\n"));
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let upstream = Upstream::start({
         let gate = gate.clone();

@@ -122,7 +122,8 @@ impl Ground {
             Prepared::Cgi02(pre) => {
                 let (log, environment) = (log_stream(program, call.id), program.environment());
                 let (streams, output) = cgi::streams(request, environment.cloned(), log, head)?;
-                let state = HostState::cgi(streams, budget, Hooks::new(Arc::downgrade(program) as _, call));
+                let state =
+                    HostState::cgi(streams, budget, Hooks::new(Arc::downgrade(program) as _, call));
                 Box::pin(ground.cgi_02(pre.clone(), state, output, place))
             }
             Prepared::Cgi01(pre) => {

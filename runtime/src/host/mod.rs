@@ -21,10 +21,7 @@ use ::http::{Request, Response};
 use faas_api::{AppName, OutboundHost};
 pub(crate) use http::Hooks;
 use outbound::{Ancestry, Outbound};
-use std::{
-    pin::Pin,
-    sync::Arc,
-};
+use std::{pin::Pin, sync::Arc};
 use stdio::LogStream;
 use wasmtime::{Result, component::Linker};
 use wasmtime_wasi::{
