@@ -32,7 +32,7 @@ use std::{
     collections::HashMap, fmt::Display, io, net::SocketAddr, path::PathBuf, process::ExitCode,
     sync::Arc, time::Duration,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 /// What a node says once it serves.
 #[derive(Debug, Clone)]
@@ -133,63 +133,7 @@ pub async fn run(
     let Listeners { doors, admin: admin_listener } = listeners;
     readiness.ready();
 
-    let follow = tokio::spawn({
-        let (functions, rev) = (node.functions.clone(), node.rev);
-        async move {
-            if let Err(error) = functions.follow(rev).await {
-                tracing::error!(%error, "changes by others are not followed");
-            }
-        }
-    });
-    let follow_tokens = tokio::spawn({
-        let (tokens, rev) = (node.tokens.clone(), node.tokens_rev);
-        async move {
-            if let Err(error) = tokens.follow(rev).await {
-                tracing::error!(%error, "changes of tokens by others are not followed");
-            }
-        }
-    });
-    let upkeep = tokio::spawn({
-        let (tokens, journal) = (node.tokens.clone(), node.journal.clone());
-        let audit_days = config.admin.audit_days;
-        async move { keep_records(&tokens, &*journal, audit_days).await }
-    });
-    let follow_configs = tokio::spawn({
-        let (configs, rev) = (node.configs.clone(), node.configs_rev);
-        async move {
-            if let Err(error) = configs.follow(rev).await {
-                tracing::error!(%error, "changes of configurations by others are not followed");
-            }
-        }
-    });
-    let follow_keys = tokio::spawn({
-        let (keys, rev) = (node.keys.clone(), node.keys_rev);
-        async move {
-            if let Err(error) = keys.follow(rev).await {
-                tracing::error!(%error, "keys that others make are not followed");
-            }
-        }
-    });
-    let tend = tokio::spawn({
-        let engine = node.engine.clone();
-        async move { engine.tend().await }
-    });
-    let trials = tokio::spawn({
-        let functions = node.functions.clone();
-        async move { canary::watch(&functions).await }
-    });
-    let keep_usage = tokio::spawn({
-        let (usage, config) = (node.usage.clone(), config.usage.clone());
-        async move { usage.run(config).await }
-    });
-    let fresh = tokio::spawn(Box::pin(secrets.tend()));
-    let sweep = tokio::spawn({
-        let deployer = node.deployer.clone();
-        async move {
-            sweep(&deployer).await;
-            catch_up(&deployer).await;
-        }
-    });
+    let mut background = node.background(&config, secrets);
     let serving = async {
         let drained = node.ingress.clone().serve(doors, shutdown.clone()).await;
         admin_shutdown.drain();
@@ -209,22 +153,7 @@ pub async fn run(
         () = async { told.await; std::future::pending().await } => {}
     }
     // They hold the records open; those are closed in order, which leaves one file and no log.
-    let tasks = [
-        follow,
-        follow_tokens,
-        follow_configs,
-        follow_keys,
-        upkeep,
-        sweep,
-        tend,
-        trials,
-        keep_usage,
-        fresh,
-    ];
-    for task in tasks {
-        task.abort();
-        let _ = task.await;
-    }
+    background.shutdown().await;
     node.usage.flush().await;
     if tokio::time::timeout(LAST_WRITES, node.tokens.write_uses()).await.is_err() {
         tracing::warn!("when tokens were last used is not written down: the disk takes too long");
@@ -292,6 +221,7 @@ struct Node {
 }
 
 impl Node {
+    #[expect(clippy::too_many_lines, reason = "who is given what, in order: one list")]
     async fn open(
         config: &Config,
         own: OwnAddresses,
@@ -418,6 +348,35 @@ impl Node {
         }
     }
 
+    /// What goes on beside the requests, until the node ends.
+    fn background(&self, config: &Config, secrets: Secrets) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let (functions, rev) = (self.functions.clone(), self.rev);
+        tasks.spawn(async move { if_lost("apps", functions.follow(rev).await) });
+        let (tokens, rev) = (self.tokens.clone(), self.tokens_rev);
+        tasks.spawn(async move { if_lost("tokens", tokens.follow(rev).await) });
+        let (configs, rev) = (self.configs.clone(), self.configs_rev);
+        tasks.spawn(async move { if_lost("configurations", configs.follow(rev).await) });
+        let (keys, rev) = (self.keys.clone(), self.keys_rev);
+        tasks.spawn(async move { if_lost("keys", keys.follow(rev).await) });
+        let (tokens, journal) = (self.tokens.clone(), self.journal.clone());
+        let audit_days = config.admin.audit_days;
+        tasks.spawn(async move { keep_records(&tokens, &*journal, audit_days).await });
+        let engine = self.engine.clone();
+        tasks.spawn(async move { engine.tend().await });
+        let functions = self.functions.clone();
+        tasks.spawn(async move { canary::watch(&functions).await });
+        let (usage, usage_config) = (self.usage.clone(), config.usage.clone());
+        tasks.spawn(async move { usage.run(usage_config).await });
+        tasks.spawn(Box::pin(secrets.tend()));
+        let deployer = self.deployer.clone();
+        tasks.spawn(async move {
+            sweep(&deployer).await;
+            catch_up(&deployer).await;
+        });
+        tasks
+    }
+
     fn ready(&self, config: &Config, listeners: &Listeners) -> io::Result<Ready> {
         let Listeners { doors, admin } = listeners;
         Ok(Ready {
@@ -520,6 +479,13 @@ async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListen
         )),
         _ => RunError::Failed(format!("cannot listen on the {section} address {address}: {error}")),
     })
+}
+
+/// Changes by others are followed for as long as the node lives, and it is said if they are not.
+fn if_lost<E: Display>(what: &str, ended: Result<(), E>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "changes of {what} by others are not followed");
+    }
 }
 
 /// How long a node that ends waits for its disk.

@@ -238,12 +238,12 @@ fn failures_have_names() {
             Ok(())
         }
         "/garbage" => peer.write_all(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
-        "/endless-head" => loop {
+        "/endless-head" => {
             peer.write_all(b"HTTP/1.1 200 OK\r\n")?;
             loop {
                 peer.write_all(b"x-filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n")?;
             }
-        },
+        }
         "/informational" => loop {
             peer.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")?;
         },

@@ -33,22 +33,23 @@ impl<B: Backend> Redirect<B> {
     fn answer(&self, request: &Request<Incoming>) -> Response<Answer<B::Body, B::Function>> {
         let method = request.method().clone();
         let ticket = Ticket::new(self.shared.books.clone(), method, request.uri().clone());
-        let target = check::check(request, &self.shared.limits).map_err(Failure::from);
-        let target = target.and_then(|host| {
-            let host =
-                if host.is_empty() { self.shared.default_host.to_str().ok() } else { Some(host) };
-            location(host.unwrap_or_default(), self.port, request)
-                .ok_or_else(|| Failure::new(ErrorCode::BadRequest))
-        });
-        let mut response = match target {
-            Ok(target) => own(respond::redirect(target, ticket.labels()), ticket),
-            Err(failure) => fail(failure, ticket),
+        let mut response = match check::check(request, &self.shared.limits) {
+            Err(refused) => fail(refused.into(), ticket),
+            Ok(host) => match self.location(host, request) {
+                Some(target) => own(respond::redirect(target, ticket.labels()), ticket),
+                None => fail(Failure::new(ErrorCode::BadRequest), ticket),
+            },
         };
         // Nobody reads the rest of the request.
         if request.version() != Version::HTTP_2 && !request.body().is_end_stream() {
             respond::close(response.headers_mut());
         }
         response
+    }
+
+    fn location(&self, host: &str, request: &Request<Incoming>) -> Option<HeaderValue> {
+        let default = self.shared.default_host.to_str().unwrap_or_default();
+        location(if host.is_empty() { default } else { host }, self.port, request)
     }
 }
 

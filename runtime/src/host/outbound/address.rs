@@ -5,6 +5,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Whether an address, however it is written, is one of the public Internet.
+pub(crate) fn is_public(address: IpAddr) -> bool {
+    not_public(plain(address)).is_none()
+}
+
 /// The word for an address that is not public; `None` for one that is.
 pub(super) fn not_public(address: IpAddr) -> Option<&'static str> {
     match address {

@@ -30,6 +30,7 @@ mod target;
 mod tls;
 
 pub(crate) use account::{Account, Sender};
+pub(crate) use address::is_public;
 pub(crate) use ancestry::{Ancestry, MAX_DEPTH, TooDeep};
 pub use config::OutboundConfig;
 pub(crate) use head::{CALLER, clean};

@@ -6,13 +6,14 @@
 //! path of requests, so its client is made for one fetch.
 
 use super::{AuthConfig, jwt::IssuerKey};
+use crate::host::outbound::is_public;
 use http::{HeaderMap, header};
 use jsonwebtoken::jwk::Jwk;
 use reqwest::{Certificate, Client, Url, redirect::Policy};
 use serde::Deserialize;
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::Path,
     time::Duration,
 };
@@ -225,81 +226,12 @@ fn explain(error: &reqwest::Error) -> FetchError {
     })
 }
 
-/// Whether an address is one of the internet's, and not of a machine or a network behind it (the
-/// registries of RFC 6890).
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let special = match address.octets() {
-        [0 | 10 | 127 | 224..=255, ..] => true,
-        [100, 64..=127, ..] | [169, 254, ..] | [172, 16..=31, ..] | [192, 168, ..] => true,
-        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18 | 19, ..] => true,
-        [198, 51, 100, _] | [203, 0, 113, _] => true,
-        _ => false,
-    };
-    !special
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    match address.segments() {
-        // An address of IPv4 behind a translator (RFC 6052).
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
-        }
-        // 2001::/23 is for protocols, 2001:db8::/32 and 3fff::/20 for documents, 2002::/16 leads to
-        // addresses of IPv4.
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn fetch(allow_private_issuers: bool) -> Fetch {
         Fetch::new(&AuthConfig { allow_private_issuers, ..AuthConfig::default() })
-    }
-
-    #[test]
-    fn what_is_public() {
-        for public in ["1.1.1.1", "192.0.1.1", "172.32.0.1", "2606:4700::1", "64:ff9b::101:101"] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for private in [
-            "0.0.0.0",
-            "10.1.2.3",
-            "127.0.0.1",
-            "100.64.0.1",
-            "169.254.169.254",
-            "172.16.0.1",
-            "192.168.1.1",
-            "198.18.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:10.0.0.1",
-            "::ffff:169.254.169.254",
-            "fe80::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "ff02::1",
-            "64:ff9b::a00:1",
-            "64:ff9b:1::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:a00:1::1",
-            "100::1",
-            "5f00::1",
-        ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
-        }
     }
 
     #[tokio::test]

@@ -1,26 +1,23 @@
 //! Typed calls to the admin API of a server.
 
+mod streams;
+
+use streams::{Activity, Idle, upload};
+pub(crate) use streams::{Deploying, Download, LogStream};
+
 use crate::{
     error::{Answer, CliError, Exit, Result},
     ndjson::{Broken, Lines},
     trust::{self, Trust},
 };
-use bytes::Bytes;
 use faas_api::{
-    App, AppList, AppName, AuditList, CreatedKey, CreatedToken, DeployEvent, Digest, ErrorCode,
-    FunctionName, ImportProblem, KeyList, NewKey, NewToken, Reuse, Stored, TokenId, TokenList,
-    Traffic, UsageReport, VersionId, VersionList, WhoAmI, apps::TrafficChanged,
-    manifest::NewVersion,
+    App, AppList, AppName, AuditList, CreatedKey, CreatedToken, Digest, ErrorCode, FunctionName,
+    ImportProblem, KeyList, NewKey, NewToken, Reuse, Stored, TokenId, TokenList, Traffic,
+    UsageReport, VersionId, VersionList, WhoAmI, apps::TrafficChanged, manifest::NewVersion,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
-use std::{
-    future::Future,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Duration};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For calls that are answered from memory or a database.
@@ -30,7 +27,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server may take to copy its databases.
 const COPY_TIMEOUT: Duration = Duration::from_secs(600);
-const UPLOAD_CHUNK: usize = 64 * 1024;
 
 /// A server's address, checked.
 pub(crate) fn parse_server(text: &str) -> Result<Url> {
@@ -504,120 +500,6 @@ struct Problem {
     request_id: Option<String>,
     #[serde(default)]
     imports: Vec<ImportProblem>,
-}
-
-/// A deploy that is under way.
-pub(crate) struct Deploying<'a> {
-    client: &'a Client,
-    lines: Lines,
-}
-
-impl Deploying<'_> {
-    /// The next step. The last one is `Done` or `Planned`; a failure is an error.
-    pub(crate) async fn next(&mut self) -> Result<DeployEvent> {
-        loop {
-            let line = self.lines.next().await.map_err(|broken| self.client.cut(broken))?;
-            let Some(line) = line else {
-                let message = "the server broke off before the deploy was done";
-                return Err(CliError::new(Exit::Unreachable, "broken_off", message)
-                    .hint("`faas versions APP` shows whether it went live"));
-            };
-            match line.get("event").and_then(Value::as_str) {
-                Some("failed") => {
-                    let problem: Problem = read(self.client, line)?;
-                    return Err(self.client.refused(problem.status, problem));
-                }
-                Some("received" | "compiling" | "compiled" | "healthy" | "planned" | "done") => {
-                    return read(self.client, line);
-                }
-                // A step that only a newer `faas` knows.
-                Some(_) => {}
-                None => return Err(self.client.unexpected("no step of a deploy")),
-            }
-        }
-    }
-}
-
-fn read<T: DeserializeOwned>(client: &Client, line: Value) -> Result<T> {
-    serde_json::from_value(line).map_err(|error| client.unexpected(&error.to_string()))
-}
-
-/// Bytes that a server sends.
-pub(crate) struct Download<'a> {
-    client: &'a Client,
-    response: Response,
-}
-
-impl Download<'_> {
-    /// The next bytes; nothing once the server has said all.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
-        let next = tokio::time::timeout(IDLE_TIMEOUT, self.response.chunk()).await;
-        let next = next.map_err(|_elapsed| self.client.silent(IDLE_TIMEOUT))?;
-        next.map_err(|error| self.client.broken(&error))
-    }
-}
-
-/// Lines of a log.
-pub(crate) struct LogStream<'a> {
-    client: &'a Client,
-    lines: Lines,
-}
-
-impl LogStream<'_> {
-    /// The next line; nothing once the server has said all. Safe to cancel.
-    pub(crate) async fn next(&mut self) -> Result<Option<Value>> {
-        self.lines.next().await.map_err(|broken| self.client.cut(broken))
-    }
-}
-
-/// The artifact as a stream, so that its progress can be seen.
-fn upload(artifact: Vec<u8>, activity: Activity) -> reqwest::Body {
-    let mut rest = Bytes::from(artifact);
-    let chunks = std::iter::from_fn(move || {
-        activity.mark();
-        let chunk = rest.split_to(rest.len().min(UPLOAD_CHUNK));
-        (!chunk.is_empty()).then_some(Ok::<_, std::io::Error>(chunk))
-    });
-    reqwest::Body::wrap_stream(futures::stream::iter(chunks))
-}
-
-/// When something last moved.
-#[derive(Clone)]
-struct Activity(Arc<Mutex<Instant>>);
-
-/// Nothing has moved for too long.
-struct Idle;
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Activity {
-    fn mark(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a future as long as something moves.
-    async fn guard<F: Future>(&self, future: F) -> std::result::Result<F::Output, Idle> {
-        let mut future = std::pin::pin!(future);
-        loop {
-            let deadline = self.last() + IDLE_TIMEOUT;
-            tokio::select! {
-                output = &mut future => return Ok(output),
-                () = tokio::time::sleep_until(deadline.into()) => {
-                    if self.last() + IDLE_TIMEOUT <= Instant::now() {
-                        return Err(Idle);
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,16 @@
 //! The command line as typed. What it means stands in `context.rs` and in each command.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use faas_api::{
-    AppName, FunctionName, KeyName, LogLevel, Reuse, Sticky, TokenId, VarName, Verb as TokenVerb,
-    VersionId,
+mod access;
+mod deploy;
+
+pub(crate) use access::{
+    Audit, ContextVerb, Key, KeyCreate, KeyList, KeyRevoke, KeyVerb, Login, Logout, Token,
+    TokenCreate, TokenList, TokenRevoke,
 };
+pub(crate) use deploy::{Build, Check, Deploy, Diff, Pin, Promote};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use faas_api::{AppName, FunctionName, LogLevel, VarName, VersionId};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Functions and sites on WebAssembly, on your own machine
@@ -229,149 +235,6 @@ pub(crate) struct Dev {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Deploy {
-    /// A .wasm or .wat file (default: build and deploy the project this folder is in)
-    pub(crate) file: Option<PathBuf>,
-    /// The app (default: the name in faas.toml, or the file's name)
-    #[arg(long, value_name = "APP")]
-    pub(crate) name: Option<AppName>,
-    /// The function inside the app (default: the one in faas.toml, or `main`)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) function: Option<FunctionName>,
-    /// What to say of this version
-    #[arg(short, long)]
-    pub(crate) message: Option<String>,
-    /// Let an instance serve so many requests, with xN so many at once: `1000`, `1000x16`
-    /// (default: every request has an instance of its own)
-    #[arg(long, value_name = "REQUESTS[xN]", value_parser = reuse)]
-    pub(crate) reuse: Option<Reuse>,
-    /// Store the version without making it live
-    #[arg(long, conflicts_with = "canary")]
-    pub(crate) no_activate: bool,
-    /// Deploy what was built before
-    #[arg(long, conflicts_with = "file")]
-    pub(crate) skip_build: bool,
-    /// Deploy with what [env.NAME] of faas.toml says
-    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
-    pub(crate) env: Option<String>,
-    /// Check everything, show what would change, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Give the version a part of the traffic: `5%`
-    #[arg(long, value_name = "PERCENT", value_parser = share)]
-    pub(crate) canary: Option<u8>,
-    /// How clients stay with a version meanwhile: `cookie`, or `header:NAME`
-    #[arg(long, requires = "canary", value_name = "BY", value_parser = sticky)]
-    pub(crate) sticky: Option<Sticky>,
-    /// It loses its part above so many failures: `2%`
-    #[arg(long, requires = "canary", value_name = "PERCENT", value_parser = percentage)]
-    pub(crate) abort_above: Option<u8>,
-    /// What names this deploy, so that sending it again makes no second version
-    #[arg(long, value_name = "KEY")]
-    pub(crate) idempotency_key: Option<String>,
-    /// How long a connection that breaks is tried again, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout: u64,
-}
-
-impl Deploy {
-    /// Whether a single file needs more than one call.
-    pub(crate) fn wants_more_than_one_shot(&self) -> bool {
-        self.dry_run || self.canary.is_some()
-    }
-}
-
-/// `5%`, `5`
-fn percentage(text: &str) -> Result<u8, String> {
-    match text.trim_end_matches('%').trim().parse() {
-        Ok(percent @ 1..=100) => Ok(percent),
-        _ => Err(format!("`{text}` is not from 1% to 100%")),
-    }
-}
-
-/// `5%`, `5`
-fn share(text: &str) -> Result<u8, String> {
-    match percentage(text) {
-        Ok(percent @ 1..=99) => Ok(percent),
-        _ => Err(format!("`{text}` is not from 1% to 99%")),
-    }
-}
-
-/// `cookie`, `header:x-user-id`
-fn sticky(text: &str) -> Result<Sticky, String> {
-    match text.split_once(':') {
-        None if text == "cookie" => Ok(Sticky::Cookie),
-        Some(("header", name)) if !name.is_empty() => {
-            Ok(Sticky::Header { name: name.to_ascii_lowercase() })
-        }
-        _ => Err(format!("`{text}` is neither `cookie` nor `header:NAME`")),
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Promote {
-    /// The app
-    pub(crate) app: AppName,
-    /// The version
-    pub(crate) version: VersionId,
-    /// Its share of the traffic; the others share the rest (default: all)
-    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
-    pub(crate) percent: Option<u8>,
-    /// How clients stay with a version meanwhile: `cookie`, or `header:NAME`
-    #[arg(long, requires = "percent", value_name = "BY", value_parser = sticky)]
-    pub(crate) sticky: Option<Sticky>,
-    /// It loses its part above so many failures: `2%`
-    #[arg(long, requires = "percent", value_name = "PERCENT", value_parser = percentage)]
-    pub(crate) abort_above: Option<u8>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Pin {
-    /// The app
-    pub(crate) app: AppName,
-    /// The version
-    pub(crate) version: VersionId,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Check {
-    /// The manifest, or its folder (default: faas.toml here or above)
-    pub(crate) file: Option<PathBuf>,
-    /// Print the JSON schema of faas.toml instead
-    #[arg(long)]
-    pub(crate) schema: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Diff {
-    /// The app (default: the name in faas.toml)
-    #[arg(long, value_name = "APP")]
-    pub(crate) name: Option<AppName>,
-    /// Compare what [env.NAME] of faas.toml says
-    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
-    pub(crate) env: Option<String>,
-    /// Compare what was built before
-    #[arg(long)]
-    pub(crate) skip_build: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Build {
-    /// Build with what [env.NAME] of faas.toml says
-    #[arg(short = 'e', long, env = "FAAS_ENV", value_name = "NAME")]
-    pub(crate) env: Option<String>,
-}
-
-/// `1000`, `1000x16`
-fn reuse(text: &str) -> Result<Reuse, String> {
-    let (requests, concurrency) = text.split_once('x').unwrap_or((text, "1"));
-    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a number"));
-    let mut reuse = Reuse::of(number(requests)?);
-    reuse.concurrency = number(concurrency)?;
-    reuse.check(None).map(|()| reuse)
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Invoke {
     /// The app, with or without a path: `hello`, `hello/greet?name=ada`
     #[arg(value_name = "APP[/PATH]")]
@@ -498,56 +361,6 @@ fn variable(text: &str) -> Result<(VarName, String), String> {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Key {
-    #[command(subcommand)]
-    pub(crate) verb: KeyVerb,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeyVerb {
-    /// Make a key; its text is shown once
-    Create(KeyCreate),
-    /// List the keys of an app
-    #[command(visible_alias = "ls")]
-    List(KeyList),
-    /// End a key
-    #[command(visible_alias = "rm")]
-    Revoke(KeyRevoke),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyCreate {
-    /// What functions see of it: `x-faas-caller: key:NAME`
-    pub(crate) name: KeyName,
-    /// The app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: AppName,
-    /// A function it opens; may be given more than once (default: every one that takes keys)
-    #[arg(long = "function", value_name = "FUNCTION")]
-    pub(crate) functions: Vec<FunctionName>,
-    /// When it ends: in how long (`30m`, `12h`, `90d`), or a time (RFC 3339) (default: never)
-    #[arg(long, value_name = "TIME")]
-    pub(crate) expires: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyList {
-    /// The app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: AppName,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyRevoke {
-    /// The key's id, or its name
-    #[arg(value_name = "ID")]
-    pub(crate) key: String,
-    /// The app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: AppName,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// The app (default: the project this folder is in; outside of one, all apps)
     pub(crate) app: Option<AppName>,
@@ -584,111 +397,6 @@ pub(crate) struct Logs {
     /// Only lines in which this regular expression is found
     #[arg(long, value_name = "PATTERN")]
     pub(crate) grep: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Token {
-    /// Make a token and print it, this once
-    Create(TokenCreate),
-    /// List tokens
-    #[command(visible_alias = "ls")]
-    List(TokenList),
-    /// Refuse a token from now on
-    #[command(visible_alias = "rm")]
-    Revoke(TokenRevoke),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokenCreate {
-    /// What versions and the audit log call it (default: its id)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// An app it is for; may be given more than once (default: every app)
-    #[arg(long = "app", value_name = "APP", value_delimiter = ',')]
-    pub(crate) apps: Vec<AppName>,
-    /// What it may do: read, deploy, invoke, secrets, admin
-    #[arg(long, value_name = "VERBS", value_delimiter = ',', default_value = "read")]
-    pub(crate) can: Vec<TokenVerb>,
-    /// How long it is good: `12h`, `90d` (default: until it is revoked)
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    pub(crate) expires: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokenList {
-    /// Show revoked ones too
-    #[arg(long)]
-    pub(crate) all: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokenRevoke {
-    /// The token's id, as `faas token list` shows it
-    pub(crate) id: TokenId,
-}
-
-/// `30s`, `10m`, `12h`, `90d`, as seconds.
-fn seconds(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no time: write 30s, 10m, 12h or 90d");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let unit: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).ok_or_else(wrong)
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Audit {
-    /// Only changes of this app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: Option<AppName>,
-    /// Only changes since then: a time (RFC 3339), or how long ago (`30s`, `10m`, `2h`, `7d`)
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<String>,
-    /// The newest so many, at most 1000
-    #[arg(long, value_name = "N", default_value = "100")]
-    pub(crate) limit: usize,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Login {
-    /// The server's admin address (default: the one in use)
-    #[arg(value_name = "URL")]
-    pub(crate) url: Option<String>,
-    /// What the server is called here (default: its host)
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) name: Option<String>,
-    /// Read the token from standard input
-    #[arg(long, conflicts_with = "token")]
-    pub(crate) token_stdin: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Logout {
-    /// The stored server (default: the one in use)
-    #[arg(value_name = "CONTEXT")]
-    pub(crate) name: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ContextVerb {
-    /// List stored servers
-    #[command(visible_alias = "ls")]
-    List,
-    /// Use a stored server from now on
-    Use(ContextUse),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ContextUse {
-    /// The stored server
-    #[arg(value_name = "CONTEXT")]
-    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]
