@@ -28,6 +28,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::watch;
 
 /// The prefix of apps' documents.
 const APPS: &str = "apps/";
@@ -129,6 +130,8 @@ pub(crate) struct Functions {
     registry: Arc<dyn Registry>,
     blobs: Arc<dyn Blobs>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Told of every other snapshot.
+    changes: watch::Sender<()>,
     builder: Mutex<SnapshotBuilder>,
     keep_versions: usize,
 }
@@ -148,6 +151,7 @@ impl Functions {
             registry,
             blobs,
             snapshot: Arc::default(),
+            changes: watch::Sender::default(),
             builder: Mutex::new(builder),
             keep_versions,
         };
@@ -158,6 +162,16 @@ impl Functions {
     /// What requests see. Load it once per request.
     pub(crate) fn snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
         self.snapshot.clone()
+    }
+
+    /// Changes whenever what requests see does.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn show(&self, next: Snapshot) {
+        self.snapshot.store(Arc::new(next));
+        self.changes.send_replace(());
     }
 
     /// Every app, by name.
@@ -424,7 +438,7 @@ impl Functions {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
         if let Some(next) = builder.apply(&current, app, record, rev) {
-            self.snapshot.store(Arc::new(next));
+            self.show(next);
         }
     }
 
@@ -434,7 +448,7 @@ impl Functions {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
         if let Some(next) = builder.give(&current, app, given, rev) {
-            self.snapshot.store(Arc::new(next));
+            self.show(next);
         }
     }
 
@@ -462,7 +476,7 @@ impl Functions {
         });
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
-        self.snapshot.store(Arc::new(builder.rebuild(&current, records)?));
+        self.show(builder.rebuild(&current, records)?);
         Ok(rev)
     }
 }

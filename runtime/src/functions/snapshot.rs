@@ -46,6 +46,11 @@ impl Snapshot {
         self.domains.get(domain)
     }
 
+    /// Every domain that a live version names.
+    pub(crate) fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.keys()
+    }
+
     /// Every app.
     pub(crate) fn apps(&self) -> impl Iterator<Item = &Arc<LiveApp>> {
         self.apps.values()
