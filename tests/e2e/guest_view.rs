@@ -2,7 +2,7 @@
 
 use faas_api::ErrorCode;
 use faas_tests::{
-    Node, Request,
+    Deploy, Node, Request,
     artifacts::{Guest, says},
     block_on,
     hyper_client::{Client, Protocol, collect, empty},
@@ -134,7 +134,7 @@ fn what_a_trusted_proxy_says() {
     assert_eq!(node.send(&forged).expect(200).header("x-request-id").unwrap().len(), 26);
     // A rate is for each client, not for the proxy.
     let limit = json!({ "rate_limit": { "requests": 1, "per_ms": 86_400_000 } });
-    node.deploy_app("shop", &[("main", &says("in"), limit)]);
+    node.deploy_functions("shop", &[Deploy::new("main", says("in"), limit)]);
     let ask = |client: &str| node.send(&Request::get("/shop/").header("x-forwarded-for", client));
     ask("203.0.113.1").expect(200);
     ask("203.0.113.2").expect(200);
