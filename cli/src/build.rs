@@ -25,13 +25,40 @@ impl From<CliError> for BuildFailure {
     }
 }
 
+/// What a build is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be deployed: what the project says, and nothing else.
+    Release,
+    /// To be worked on: traps shall tell lines.
+    Development,
+}
+
+impl Purpose {
+    /// Variables that the build sees. Cargo's own, so that a project needs no second profile; code
+    /// is the same with them.
+    fn variables(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Release => &[],
+            Self::Development => &[
+                ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
+                ("CARGO_PROFILE_RELEASE_STRIP", "none"),
+            ],
+        }
+    }
+}
+
 /// Runs the project's build command, if it has one.
-pub(crate) async fn run(ui: &Ui, project: &Project) -> std::result::Result<(), BuildFailure> {
+pub(crate) async fn run(
+    ui: &Ui,
+    project: &Project,
+    purpose: Purpose,
+) -> std::result::Result<(), BuildFailure> {
     let Some(command) = &project.build_command else {
         return Ok(());
     };
     let step = ui.step("build", command);
-    let output = output_of(ui, command, &project.dir)
+    let output = output_of(ui, command, &project.dir, purpose)
         .await
         .map_err(|error| build_failed(format!("cannot run `{command}`: {}", io_text(&error))))?;
     if !output.status.success() {
@@ -57,13 +84,20 @@ pub(crate) async fn run(ui: &Ui, project: &Project) -> std::result::Result<(), B
 
 /// Runs a command to its end. What it says is kept for the case of failure, or shown at once when
 /// asked for more; standard output stays free for results either way.
-async fn output_of(ui: &Ui, command: &str, dir: &Path) -> std::io::Result<Output> {
+async fn output_of(
+    ui: &Ui,
+    command: &str,
+    dir: &Path,
+    purpose: Purpose,
+) -> std::io::Result<Output> {
+    let variables = purpose.variables().iter().copied();
+    let variables = variables.filter(|(name, _)| std::env::var_os(name).is_none());
     if ui.is_verbose() {
         let script = format!("exec 1>&2\n{command}");
-        return shell(&script, dir).stderr(Stdio::inherit()).output().await;
+        return shell(&script, dir).envs(variables).stderr(Stdio::inherit()).output().await;
     }
     // One pipe for both streams keeps their order.
-    shell(&format!("exec 2>&1\n{command}"), dir).output().await
+    shell(&format!("exec 2>&1\n{command}"), dir).envs(variables).output().await
 }
 
 /// Looks for the tools that the build names, and adds a missing Rust target.

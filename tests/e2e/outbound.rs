@@ -300,6 +300,8 @@ fn failures_have_names() {
             [("stalls", "ConnectionReadTimeout"), ("half", "HttpResponseIncomplete")]
         {
             let answer = fetch(&node, guest, "times=2", &format!("http://127.0.0.1:{port}/{path}"));
+            // The engine's release has no code of a body for WASI 0.2, only that it broke off.
+            let code = if guest == Guest::Http03 { code } else { "error: None" };
             assert_eq!(answer.text().matches(code).count(), 2, "{guest:?} {path}: {answer:?}");
         }
     }

@@ -191,10 +191,10 @@ fn a_new_configuration_reaches_siblings() {
     ];
     node.deploy_functions("family", &functions);
     let seen = || call(&node, "", "http://back.internal/variable?name=A").expect(200).text();
-    assert_eq!(seen(), "1");
+    assert_eq!(seen(), "=1\n");
     for value in ["2", "3"] {
         node.cli(["env", "set", &format!("A={value}"), "--app", "family"]).run().expect(0);
-        assert_eq!(seen(), value);
+        assert_eq!(seen(), format!("={value}\n"));
     }
 }
 
