@@ -121,7 +121,7 @@ pub(crate) async fn prepare(ui: &Ui, project: &Project) -> Result<()> {
     }
     let zig = "zig version || python3 -m ziglang version";
     if uses(&script, "ziglang") && !works(zig, dir).await {
-        return Err(missing("zig", &pip(dir, "ziglang")));
+        return Err(missing("zig", &pip(dir, "ziglang==0.17.1")));
     }
     Ok(())
 }
@@ -140,12 +140,12 @@ fn uses(script: &str, word: &str) -> bool {
     script.split(|c| !in_word(c)).any(|found| found == word)
 }
 
-/// The command that installs a Python package, by the project's own list if it has one.
+/// The commands that install a Python package for this project, by its own list if it has one.
 fn pip(dir: &Path, package: &str) -> String {
     let listed = std::fs::read_to_string(dir.join("requirements.txt"))
         .is_ok_and(|list| list.contains(package));
     let what = if listed { "-r requirements.txt" } else { package };
-    format!("python3 -m pip install {what}   (a virtual environment keeps it to this project)")
+    format!("python3 -m venv .venv && .venv/bin/pip install {what}")
 }
 
 fn missing(tool: &str, hint: &str) -> CliError {
@@ -194,6 +194,15 @@ async fn works(command: &str, dir: &Path) -> bool {
 fn shell(script: &str, dir: &Path) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
+    // The project's own Python comes first, whether it was activated or not.
+    let venv = dir.join(".venv/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(venv.clone()).chain(std::env::split_paths(&path));
+    if venv.is_dir()
+        && let Ok(path) = std::env::join_paths(folders)
+    {
+        command.env("PATH", path);
+    }
     command
 }
 

@@ -156,13 +156,13 @@ impl Guest {
             self.work = Work::Over;
             return Poll::Ready(outcome);
         }
-        let until = self.started + self.limit();
+        let until = self.started + self.limit().1;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
         match deadline.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => Poll::Ready(Err(InvokeError::WallTime {
-                name: if self.head_sent { "wall_ms" } else { "first_byte_ms" },
-                limit: self.limit(),
+                name: self.limit().0,
+                limit: self.limit().1,
                 awaited: if self.head_sent { "an end" } else { "a response" },
             })),
         }
@@ -208,7 +208,7 @@ impl Guest {
     /// From now on the limit is that of the whole call.
     pub(super) fn head_sent(&mut self) {
         self.head_sent = true;
-        let until = self.started + self.limit();
+        let until = self.started + self.limit().1;
         if let Some(deadline) = &mut self.deadline {
             deadline.as_mut().reset(until);
         }
@@ -235,10 +235,13 @@ impl Guest {
         matches!(self.work, Work::Over)
     }
 
-    fn limit(&self) -> Duration {
+    /// The limit that would end it next.
+    fn limit(&self) -> (&'static str, Duration) {
         let limits = self.program.limits();
-        let whole = Duration::from_millis(limits.wall_ms);
-        if self.head_sent { whole } else { Duration::from_millis(limits.first_byte_ms).min(whole) }
+        match self.head_sent || limits.wall_ms < limits.first_byte_ms {
+            true => ("wall_ms", Duration::from_millis(limits.wall_ms)),
+            false => ("first_byte_ms", Duration::from_millis(limits.first_byte_ms)),
+        }
     }
 }
 

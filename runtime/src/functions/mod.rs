@@ -15,7 +15,7 @@ pub(crate) mod snapshot;
 
 use crate::{
     clock,
-    storage::{Blobs, Change, DocKey, Expect, Registry, Rev, StorageError},
+    storage::{Blobs, Change, DocKey, Expect, MAX_DOC_BYTES, Registry, Rev, StorageError},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -82,6 +82,11 @@ pub(crate) enum FunctionsError {
     /// An `idempotency-key` was used for two different deploys.
     #[error(transparent)]
     KeyReused(#[from] KeyReused),
+    /// What is kept of the app is more than fits.
+    #[error(
+        "the record of `{0}` has no room for that: its domains and pinned versions are too many"
+    )]
+    TooLarge(AppName),
     /// Somebody else changed the app in between.
     #[error("the app changed in between")]
     Conflict,
@@ -204,6 +209,14 @@ impl Functions {
         builder.live_version(app, version)
     }
 
+    /// Forgets what [`Functions::unpublished`] left of an app that never came to be.
+    pub(crate) fn discard(&self, app: &AppName) {
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.snapshot.load().app(app.as_str()).is_none() {
+            builder.logs.remove(app);
+        }
+    }
+
     /// Whether an app could have these domains.
     pub(crate) async fn check_domains(
         &self,
@@ -261,6 +274,8 @@ impl Functions {
                 return Ok(Added { version, previous, traffic, replayed: true });
             }
             let version = record.add(new.clone(), self.keep_versions, now);
+            // As many as were asked for, if they fit.
+            while stored_bytes(app, &record)?.len() > MAX_DOC_BYTES && record.drop_oldest(true) {}
             let traffic = record.traffic.clone();
             match self.write(app, record, expect).await {
                 Ok(_) => return Ok(Added { version, previous, traffic, replayed: false }),
@@ -280,7 +295,7 @@ impl Functions {
     ) -> Result<(Traffic, Rev), FunctionsError> {
         let change = |record: &mut AppRecord| {
             record.check_traffic(&traffic)?;
-            Ok(std::mem::replace(&mut record.traffic, traffic.clone()))
+            Ok(record.go_to(traffic.clone()))
         };
         self.change(app, expect, change).await
     }
@@ -315,7 +330,7 @@ impl Functions {
             if record.traffic.canary.is_none_or(|canary| canary.version != aborted.version) {
                 return Ok(false);
             }
-            record.traffic = record.traffic.without_canary();
+            record.go_to(record.traffic.without_canary());
             record.aborted = Some(aborted.clone());
             Ok(true)
         };
@@ -426,8 +441,10 @@ impl Functions {
         record: AppRecord,
         expect: Expect,
     ) -> Result<Rev, FunctionsError> {
-        let body = serde_json::to_vec(&stored(&record))
-            .map_err(|error| StorageError::Failed(format!("app `{app}`: {error}")))?;
+        let body = stored_bytes(app, &record)?;
+        if body.len() > MAX_DOC_BYTES {
+            return Err(FunctionsError::TooLarge(app.clone()));
+        }
         let rev = self.registry.put(&key(app), Bytes::from(body), expect).await?;
         self.apply(app, Some(&record), rev);
         Ok(rev)
@@ -519,6 +536,12 @@ async fn find_app(
         Some(doc) => Ok(Some((decode(&key, &doc.body)?, doc.rev))),
         None => Ok(None),
     }
+}
+
+/// A record as it is stored.
+fn stored_bytes(app: &AppName, record: &AppRecord) -> Result<Vec<u8>, StorageError> {
+    serde_json::to_vec(&stored(record))
+        .map_err(|error| StorageError::Failed(format!("app `{app}`: {error}")))
 }
 
 /// A record as it is written: without the functions that have a blob of their own.
