@@ -12,12 +12,13 @@ fn a_module_in_text_form() {
     let faas = Faas::new().file("hello.wat", wat);
     let output = faas.run(&["inspect", "hello.wat"]).exits(0);
     let lines: Vec<&str> = output.stdout.lines().collect();
-    let [file, kind, size, digest, rest @ ..] = lines.as_slice() else {
+    let [file, kind, size, memory, digest, rest @ ..] = lines.as_slice() else {
         panic!("{output:?}");
     };
     assert_eq!(*file, "hello.wat");
     assert_eq!(*kind, "  kind     core module, WASI 0.1, called as CGI");
     assert_eq!(*size, "  size     95 B");
+    assert_eq!(*memory, "  memory   64.0 KiB at start");
     assert!(digest.starts_with("  digest   sha256:"));
     assert_eq!(
         rest,

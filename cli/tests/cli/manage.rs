@@ -42,6 +42,7 @@ fn before(traffic: &Traffic) -> Option<VersionId> {
     match newest {
         10 if traffic.only().is_some() => Some(version(8)),
         10 => Some(version(9)),
+        2 => Some(version(1)),
         _ => None,
     }
 }
