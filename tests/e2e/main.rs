@@ -32,6 +32,7 @@ mod log_files;
 mod logs;
 mod metrics;
 mod outbound;
+mod output;
 mod previews;
 mod residency;
 mod restart;
