@@ -14,6 +14,7 @@
 //! | [`swap`] | swap for a moment, and memory that is forced out |
 //! | [`load`] | an open-loop client |
 //! | [`Project`] | a folder with a manifest |
+//! | [`Relay`] | a connection that a test can spoil |
 //! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
@@ -41,6 +42,7 @@ mod node;
 mod poll;
 pub mod process;
 mod project;
+mod relay;
 pub mod swap;
 pub mod tls;
 pub mod upstream;
@@ -53,3 +55,4 @@ pub use metrics::Metrics;
 pub use node::Node;
 pub use poll::{block_on, eventually, holds};
 pub use project::Project;
+pub use relay::{Fate, Relay};
