@@ -48,4 +48,5 @@ mod streaming;
 mod swap;
 mod tls;
 mod tokens;
+mod transcripts;
 mod usage;

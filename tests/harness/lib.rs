@@ -15,6 +15,7 @@
 //! | [`load`] | an open-loop client |
 //! | [`Project`] | a folder with a manifest |
 //! | [`Relay`] | a connection that a test can spoil |
+//! | [`Terminal`] | what a person sees |
 //! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
@@ -44,6 +45,7 @@ pub mod process;
 mod project;
 mod relay;
 pub mod swap;
+mod terminal;
 pub mod tls;
 pub mod upstream;
 
@@ -56,3 +58,4 @@ pub use node::Node;
 pub use poll::{block_on, eventually, holds};
 pub use project::Project;
 pub use relay::{Fate, Relay};
+pub use terminal::Terminal;
