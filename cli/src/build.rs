@@ -25,13 +25,40 @@ impl From<CliError> for BuildFailure {
     }
 }
 
+/// What a build is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be deployed: what the project says, and nothing else.
+    Release,
+    /// To be worked on: traps shall tell lines.
+    Development,
+}
+
+impl Purpose {
+    /// Variables that the build sees. Cargo's own, so that a project needs no second profile; code
+    /// is the same with them.
+    fn variables(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Release => &[],
+            Self::Development => &[
+                ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
+                ("CARGO_PROFILE_RELEASE_STRIP", "none"),
+            ],
+        }
+    }
+}
+
 /// Runs the project's build command, if it has one.
-pub(crate) async fn run(ui: &Ui, project: &Project) -> std::result::Result<(), BuildFailure> {
+pub(crate) async fn run(
+    ui: &Ui,
+    project: &Project,
+    purpose: Purpose,
+) -> std::result::Result<(), BuildFailure> {
     let Some(command) = &project.build_command else {
         return Ok(());
     };
     let step = ui.step("build", command);
-    let output = output_of(ui, command, &project.dir)
+    let output = output_of(ui, command, &project.dir, purpose)
         .await
         .map_err(|error| build_failed(format!("cannot run `{command}`: {}", io_text(&error))))?;
     if !output.status.success() {
@@ -57,13 +84,20 @@ pub(crate) async fn run(ui: &Ui, project: &Project) -> std::result::Result<(), B
 
 /// Runs a command to its end. What it says is kept for the case of failure, or shown at once when
 /// asked for more; standard output stays free for results either way.
-async fn output_of(ui: &Ui, command: &str, dir: &Path) -> std::io::Result<Output> {
+async fn output_of(
+    ui: &Ui,
+    command: &str,
+    dir: &Path,
+    purpose: Purpose,
+) -> std::io::Result<Output> {
+    let variables = purpose.variables().iter().copied();
+    let variables = variables.filter(|(name, _)| std::env::var_os(name).is_none());
     if ui.is_verbose() {
         let script = format!("exec 1>&2\n{command}");
-        return shell(&script, dir).stderr(Stdio::inherit()).output().await;
+        return shell(&script, dir).envs(variables).stderr(Stdio::inherit()).output().await;
     }
     // One pipe for both streams keeps their order.
-    shell(&format!("exec 2>&1\n{command}"), dir).output().await
+    shell(&format!("exec 2>&1\n{command}"), dir).envs(variables).output().await
 }
 
 /// Looks for the tools that the build names, and adds a missing Rust target.
@@ -87,7 +121,7 @@ pub(crate) async fn prepare(ui: &Ui, project: &Project) -> Result<()> {
     }
     let zig = "zig version || python3 -m ziglang version";
     if uses(&script, "ziglang") && !works(zig, dir).await {
-        return Err(missing("zig", &pip(dir, "ziglang")));
+        return Err(missing("zig", &pip(dir, "ziglang==0.17.1")));
     }
     Ok(())
 }
@@ -106,12 +140,12 @@ fn uses(script: &str, word: &str) -> bool {
     script.split(|c| !in_word(c)).any(|found| found == word)
 }
 
-/// The command that installs a Python package, by the project's own list if it has one.
+/// The commands that install a Python package for this project, by its own list if it has one.
 fn pip(dir: &Path, package: &str) -> String {
     let listed = std::fs::read_to_string(dir.join("requirements.txt"))
         .is_ok_and(|list| list.contains(package));
     let what = if listed { "-r requirements.txt" } else { package };
-    format!("python3 -m pip install {what}   (a virtual environment keeps it to this project)")
+    format!("python3 -m venv .venv && .venv/bin/pip install {what}")
 }
 
 fn missing(tool: &str, hint: &str) -> CliError {
@@ -160,6 +194,15 @@ async fn works(command: &str, dir: &Path) -> bool {
 fn shell(script: &str, dir: &Path) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
+    // The project's own Python comes first, whether it was activated or not.
+    let venv = dir.join(".venv/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(venv.clone()).chain(std::env::split_paths(&path));
+    if venv.is_dir()
+        && let Ok(path) = std::env::join_paths(folders)
+    {
+        command.env("PATH", path);
+    }
     command
 }
 

@@ -23,14 +23,20 @@ use crate::{
         metrics::Metrics,
         usage::UsageKeeper,
     },
-    tls::{Acceptor, Tls},
+    tls::{Acceptor, AcmeConfig, Tls},
     tokens::Tokens,
 };
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
-    collections::HashMap, fmt::Display, io, net::SocketAddr, path::PathBuf, process::ExitCode,
-    sync::Arc, time::Duration,
+    collections::{BTreeSet, HashMap},
+    fmt::Display,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -179,13 +185,13 @@ impl Secrets {
         })
     }
 
-    /// Takes up what was got from an authority before, for the domains in the configuration.
-    fn recall(&mut self, config: &Config) -> io::Result<()> {
+    /// Takes up what was got from an authority before, for the domains of now.
+    fn recall(&mut self, config: &Config, functions: &Functions) -> io::Result<()> {
         let Some(tls) = &mut self.ingress else {
             return Ok(());
         };
         if let Some(domains) = tls.domains() {
-            domains.set(config.ingress.tls.acme.domains());
+            domains.set(certified(&config.ingress.tls.acme, functions));
         }
         tls.recall()
     }
@@ -195,6 +201,16 @@ impl Secrets {
         let each = [self.ingress, self.admin].into_iter().flatten().map(Tls::tend);
         futures::future::join_all(each).await;
     }
+}
+
+/// The domains to ask an authority for.
+fn certified(acme: &AcmeConfig, functions: &Functions) -> BTreeSet<String> {
+    let mut domains = acme.domains();
+    if acme.app_domains {
+        let snapshot = functions.snapshot().load_full();
+        domains.extend(snapshot.domains().map(|domain| domain.as_str().to_owned()));
+    }
+    domains
 }
 
 /// The parts of a node that listeners share.
@@ -229,7 +245,6 @@ impl Node {
     ) -> Result<(Self, Secrets), RunError> {
         let outbound = Outbound::new(&config.outbound, own)?;
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
-        secrets.recall(config).map_err(failed)?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let records = Arc::new(registry);
         let registry: Arc<dyn Registry> = records.clone();
@@ -271,6 +286,7 @@ impl Node {
                 .map_err(failed)?;
         let functions = Arc::new(functions);
         logs.forget_others();
+        secrets.recall(config, &functions).map_err(failed)?;
         let configs = Configs::new(registry.clone(), functions.clone(), given.sealer);
         let configs = Arc::new(configs);
         let apps = functions.snapshot().load().apps().map(|app| app.name.clone()).collect();
@@ -368,6 +384,18 @@ impl Node {
         tasks.spawn(async move { canary::watch(&functions).await });
         let (usage, usage_config) = (self.usage.clone(), config.usage.clone());
         tasks.spawn(async move { usage.run(usage_config).await });
+        if let Some(domains) = secrets.ingress.as_ref().and_then(Tls::domains).cloned() {
+            let (functions, acme) = (self.functions.clone(), config.ingress.tls.acme.clone());
+            tasks.spawn(async move {
+                let mut changes = functions.changes();
+                loop {
+                    domains.set(certified(&acme, &functions));
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
         tasks.spawn(Box::pin(secrets.tend()));
         let deployer = self.deployer.clone();
         tasks.spawn(async move {

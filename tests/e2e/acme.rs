@@ -1,7 +1,7 @@
 //! Certificates from an authority, end to end: Pebble looks at the node as Let's Encrypt would.
 
 use faas_tests::{
-    Node,
+    Node, Project,
     acme::Pebble,
     artifacts::says,
     block_on, eventually,
@@ -83,6 +83,27 @@ fn certificates_are_had_kept_and_shown_again_without_the_authority() {
     assert_eq!(presented(node.ingress(), "shop.example.test"), Some(first));
     assert_eq!(presented(node.ingress(), "other.example.test"), Some(second));
     assert_eq!(node.log().matches("asking the authority").count(), orders, "nobody was asked");
+}
+
+/// Who deploys an app with a domain has done everything there is to do.
+#[test]
+fn domains_of_apps_have_certificates_too() {
+    let (mut node, mut pebble) = unstarted(90 * DAYS, &[]);
+    launch(&mut node, &pebble);
+    assert_eq!(presented(node.ingress(), "shop.example.test"), None);
+    let project = Project::new(
+        "[app]\nname = \"shop\"\ndomains = [\"shop.example.test\"]\n\
+         [functions.main]\nsource = \"main.wasm\"\n",
+    )
+    .file("main.wasm", says("hello"));
+    node.cli(["deploy"]).dir(project.dir()).run().expect(0);
+    let leaf = wait_for(&node, "shop.example.test");
+    // After a restart it is there at once, whether the authority is or not.
+    pebble.stop();
+    node.signal(Signal::TERM);
+    assert!(node.wait().success());
+    launch(&mut node, &pebble);
+    assert_eq!(presented(node.ingress(), "shop.example.test"), Some(leaf));
 }
 
 #[test]

@@ -194,7 +194,11 @@ fn a_version_that_is_not_healthy_does_not_go_live() {
     assert!(deployed.stderr.contains("check    GET /hello → 200"), "{deployed:?}");
     for path in ["/status?code=503", "/status?code=404", "/trap"] {
         let refused = project(path).run(&node, ["deploy", "-o", "json"]).expect(1);
-        assert_eq!(refused.json()["error"]["code"], json!("unhealthy"), "{path}");
+        let error = &refused.json()["error"];
+        assert_eq!(error["code"], json!("unhealthy"), "{path}");
+        // Whoever deploys is told why, because the version has no log.
+        let said = error["message"].as_str().unwrap();
+        assert_eq!(said.contains("unreachable"), path == "/trap", "{said}");
     }
     let list = node.api(Request::get("/v1/apps/well/versions")).expect(200).text();
     let list: Value = serde_json::from_str(&list).unwrap();

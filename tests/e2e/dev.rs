@@ -2,7 +2,8 @@
 //! next version, with the real tools.
 
 use crate::cli::Following;
-use faas_tests::{Cli, Connection, Request, artifacts, eventually};
+use faas_api::ErrorCode;
+use faas_tests::{Answer, Cli, Connection, Request, artifacts, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
@@ -44,9 +45,12 @@ fn replace(file: &Path, from: &str, to: &str) {
 }
 
 fn get(url: &str) -> String {
+    ask(url).expect(200).text()
+}
+
+fn ask(url: &str) -> Answer {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
-    let answer = Connection::open(host.parse().unwrap()).ask(&Request::get(&format!("/{path}")));
-    answer.expect(200).text()
+    Connection::open(host.parse().unwrap()).ask(&Request::get(&format!("/{path}")))
 }
 
 /// The next event of this name.
@@ -76,6 +80,21 @@ fn an_example_is_built_served_and_watched() {
     assert!(changed["paths"][0].as_str().unwrap().ends_with("src/lib.rs"), "{changed}");
     assert_eq!(event(&dev, "deployed")["version"], "v2");
     assert_eq!(get(&url), "Changed!\n");
+
+    // A panic is told with its line, and so is the way there.
+    replace(&source, "\"Changed!\\n\".into_response()", "todo!()");
+    assert_eq!(event(&dev, "deployed")["version"], "v3");
+    let answer = ask(&url);
+    answer.failure(ErrorCode::GuestTrap);
+    let line = dev.says_within(PATIENCE, &["\"source\":\"failure\"", "unreachable"]);
+    let failure: Value = serde_json::from_str(&line).unwrap();
+    let text = fs::read_to_string(&source).unwrap();
+    let at = text.lines().position(|line| line.contains("todo!()")).unwrap() + 1;
+    let frames = failure["message"].as_str().unwrap();
+    assert!(frames.contains("hello::handle"), "{frames}");
+    assert!(frames.contains(&format!("src/lib.rs:{at}")), "{frames}");
+    replace(&source, "todo!()", "\"Changed!\\n\".into_response()");
+    assert_eq!(event(&dev, "deployed")["version"], "v4");
 
     // A mistake is told, and does not take down what is live.
     replace(&source, "\"Changed!\\n\".into_response()", "\"Changed!\\n\".into_respons()");

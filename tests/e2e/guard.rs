@@ -2,7 +2,7 @@
 
 use faas_api::ErrorCode;
 use faas_tests::{
-    Answer, Connection, Issuer, Node, Request,
+    Answer, Connection, Deploy, Issuer, Node, Request,
     artifacts::{self, Guest, says},
     eventually,
 };
@@ -14,7 +14,7 @@ const PAGE: &str = "https://app.example.com";
 
 /// A function that shows its request, guarded like this.
 fn deploy(node: &Node, settings: Value) {
-    node.deploy_app("shop", &[("main", &Guest::Http02.wasm(), settings)]);
+    node.deploy_functions("shop", &[Deploy::new("main", Guest::Http02.wasm(), settings)]);
 }
 
 /// Makes a key of the app and returns its text.
@@ -82,15 +82,18 @@ fn a_function_that_wants_a_key() {
 fn a_key_for_some_functions_of_one_app() {
     let node = Node::start();
     let guarded = |route: &str| json!({ "routes": [route], "auth": { "kind": "key" } });
-    node.deploy_app(
+    node.deploy_functions(
         "shop",
         &[
-            ("api", &says("api"), guarded("/api/*")),
-            ("jobs", &says("jobs"), guarded("/jobs/*")),
-            ("open", &says("open"), json!({})),
+            Deploy::new("api", says("api"), guarded("/api/*")),
+            Deploy::new("jobs", says("jobs"), guarded("/jobs/*")),
+            Deploy::new("open", says("open"), json!({})),
         ],
     );
-    node.deploy_app("other", &[("api", &says("other"), json!({ "auth": { "kind": "key" } }))]);
+    node.deploy_functions(
+        "other",
+        &[Deploy::new("api", says("other"), json!({ "auth": { "kind": "key" } }))],
+    );
     let secret = key(&node, &json!({ "name": "ci", "functions": ["api"] }));
     let ask = |path: &str| node.send(&Request::get(path).header("x-api-key", &secret));
     assert_eq!(ask("/shop/api/x").expect(200).text().trim(), "api");
@@ -272,7 +275,7 @@ fn nobody_makes_the_node_ask_its_own_network() {
     {
         let app = format!("app-{number}");
         let auth = json!({ "kind": "jwt", "issuer": issuer.url(), "jwks": jwks });
-        node.deploy_app(&app, &[("main", &says("in"), json!({ "auth": auth }))]);
+        node.deploy_functions(&app, &[Deploy::new("main", says("in"), json!({ "auth": auth }))]);
         let request = Request::get(&format!("/{app}/"))
             .header("authorization", &format!("Bearer {}", good(&issuer)));
         node.send(&request).failure(ErrorCode::AuthUnavailable);
@@ -291,12 +294,12 @@ fn a_client_may_call_so_often() {
     by_token["routes"] = json!(["/token/*"]);
     by_token["rate_limit"] = limit.clone();
     let open = json!({ "rate_limit": limit });
-    node.deploy_app(
+    node.deploy_functions(
         "shop",
         &[
-            ("key", &says("key"), by_key),
-            ("token", &says("token"), by_token),
-            ("open", &says("open"), open),
+            Deploy::new("key", says("key"), by_key),
+            Deploy::new("token", says("token"), by_token),
+            Deploy::new("open", says("open"), open),
         ],
     );
     let ask = |path: &str, credential: &str| {
@@ -326,7 +329,7 @@ fn a_client_may_call_so_often() {
     spend("/shop/", "anything");
     // A new version begins nothing anew.
     let open = json!({ "rate_limit": { "requests": 3, "per_ms": 3_600_000 } });
-    node.deploy_app("shop", &[("open", &says("again"), open)]);
+    node.deploy_functions("shop", &[Deploy::new("open", says("again"), open)]);
     node.get("/shop/").failure(ErrorCode::RateLimited);
     let rejected = [("app", "shop"), ("reason", "rate_limited")];
     assert_eq!(node.metrics().sum("faas_rejected_total", &rejected), 7.0);
@@ -336,7 +339,7 @@ fn a_client_may_call_so_often() {
 fn all_threads_share_a_rate() {
     let node = Node::with("[ingress]\nthreads = 4\n");
     let limit = json!({ "rate_limit": { "requests": 50, "per_ms": 86_400_000 } });
-    node.deploy_app("shop", &[("main", &says("in"), limit)]);
+    node.deploy_functions("shop", &[Deploy::new("main", says("in"), limit)]);
     let passed: usize = thread::scope(|scope| {
         let ask = || (0..20).filter(|_| node.get("/shop/").status == 200).count();
         let clients: Vec<_> = (0..6).map(|_| scope.spawn(ask)).collect();
@@ -349,7 +352,7 @@ fn all_threads_share_a_rate() {
 fn a_rate_comes_back() {
     let node = Node::start();
     let limit = json!({ "rate_limit": { "requests": 1, "per_ms": 300 } });
-    node.deploy_app("shop", &[("main", &says("in"), limit)]);
+    node.deploy_functions("shop", &[Deploy::new("main", says("in"), limit)]);
     eventually("a refusal", PATIENCE, || (node.get("/shop/").status == 429).then_some(()));
     eventually("a success again", PATIENCE, || (node.get("/shop/").status == 200).then_some(()));
 }
@@ -381,9 +384,12 @@ fn web_pages_of_other_origins() {
     let node = Node::start();
     let cors = json!({ "origins": [PAGE], "credentials": true, "expose": ["x-total"] });
     let settings = json!({ "routes": ["PUT /things/*", "GET /things/*"], "cors": cors });
-    node.deploy_app(
+    node.deploy_functions(
         "shop",
-        &[("things", &generous(), settings), ("rest", &says("rest"), json!({}))],
+        &[
+            Deploy::new("things", generous(), settings),
+            Deploy::new("rest", says("rest"), json!({})),
+        ],
     );
     let ask = |method: &str, origin: &str| {
         node.send(&Request::new(method, "/shop/things/1").header("origin", origin))

@@ -1,11 +1,13 @@
 //! What a function sees of the world: its request, and nothing else.
 
+use faas_api::ErrorCode;
 use faas_tests::{
-    Node, Request,
-    artifacts::Guest,
+    Deploy, Node, Request,
+    artifacts::{Guest, says},
     block_on,
     hyper_client::{Client, Protocol, collect, empty},
 };
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
@@ -95,6 +97,48 @@ fn variables_of_a_cgi_program() {
         sorted.dedup();
         assert_eq!(sorted.len(), names.len(), "a name twice: {names:?}");
     }
+}
+
+/// Whoever is named in the settings is believed, and nobody else.
+#[test]
+fn what_a_trusted_proxy_says() {
+    const ID: &str = "7f1a00c5-d2b9-4d2c-8f1e-0a9b8c7d6e5f";
+    let node =
+        Node::with_guests("[ingress]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n");
+    for guest in Guest::ALL {
+        let request = Request::get(&format!("/{}/headers", guest.app()))
+            .header("x-forwarded-for", "6.6.6.6, 203.0.113.7")
+            .header("x-forwarded-for", "10.1.1.1")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "shop.example.com")
+            .header("x-forwarded-prefix", "/evil")
+            .header("x-request-id", ID);
+        let answer = node.send(&request).expect(200);
+        assert_eq!(answer.header("x-request-id"), Some(ID));
+        let text = answer.text();
+        let seen = lines(&text);
+        for (name, value) in [
+            ("x-forwarded-for", "203.0.113.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop.example.com"),
+            ("x-forwarded-prefix", &format!("/{}", guest.app())),
+            ("x-request-id", ID),
+        ] {
+            assert_eq!(seen.get(name), Some(&value), "{guest:?} {name}: {text}");
+        }
+        let found = node.cli(["logs", guest.app(), "--request-id", ID]).run().expect(0);
+        assert!(found.stdout.contains("/headers"), "{found:?}");
+    }
+    // What cannot be an id is none.
+    let forged = Request::get("/http02/headers").header("x-request-id", "1; drop");
+    assert_eq!(node.send(&forged).expect(200).header("x-request-id").unwrap().len(), 26);
+    // A rate is for each client, not for the proxy.
+    let limit = json!({ "rate_limit": { "requests": 1, "per_ms": 86_400_000 } });
+    node.deploy_functions("shop", &[Deploy::new("main", says("in"), limit)]);
+    let ask = |client: &str| node.send(&Request::get("/shop/").header("x-forwarded-for", client));
+    ask("203.0.113.1").expect(200);
+    ask("203.0.113.2").expect(200);
+    ask("203.0.113.1, 10.0.0.9").failure(ErrorCode::RateLimited);
 }
 
 #[test]

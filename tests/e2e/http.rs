@@ -309,11 +309,14 @@ fn a_reset_has_no_content() {
 #[test]
 fn a_finished_answer_has_its_length() {
     let node = Node::with_guests("");
-    let lengths = Guest::ALL.map(|guest| {
-        let answer = node.get(&path(guest, "/hello")).expect(200);
-        (guest, answer.header("content-length").map(str::to_owned))
-    });
-    assert_eq!(lengths, Guest::ALL.map(|guest| (guest, Some("6".to_owned()))));
+    for guest in Guest::ALL {
+        // A guest that takes long goes on elsewhere, and on a busy machine everything takes long.
+        let length = eventually("it is finished at once", PATIENCE, || {
+            let answer = node.get(&path(guest, "/hello")).expect(200);
+            answer.header("content-length").map(str::to_owned)
+        });
+        assert_eq!(length, "6", "{guest:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Requests that functions send: what was granted and nothing else, never to where the operator did
 //! not open the way, within limits, streamed, and gone when nobody waits for them.
 
+use faas_api::UsageReport;
 use faas_tests::{
     Answer, Connection, Deploy, Node, Request,
     artifacts::{Guest, fetchers},
@@ -98,6 +99,12 @@ fn what_is_granted_works() {
         let other = upstream::closed_port();
         let (said, _) = refused(&node, guest, &format!("http://localhost:{other}/"));
         assert!(said.contains("HttpRequestDenied"), "{guest:?}: {said}");
+        // What was sent is in the books; what was refused was not sent.
+        eventually("it is counted", PATIENCE, || {
+            let report = node.api(Request::get(&format!("/v1/apps/{}/usage", guest.app())));
+            let usage: UsageReport = serde_json::from_slice(&report.expect(200).body).unwrap();
+            (usage.total.outbound_requests == 2).then_some(())
+        });
     }
 }
 
@@ -293,6 +300,8 @@ fn failures_have_names() {
             [("stalls", "ConnectionReadTimeout"), ("half", "HttpResponseIncomplete")]
         {
             let answer = fetch(&node, guest, "times=2", &format!("http://127.0.0.1:{port}/{path}"));
+            // The engine's release has no code of a body for WASI 0.2, only that it broke off.
+            let code = if guest == Guest::Http03 { code } else { "error: None" };
             assert_eq!(answer.text().matches(code).count(), 2, "{guest:?} {path}: {answer:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Functions of one app that call each other, and those that nobody else can call.
 
 use faas_tests::{Answer, Connection, Deploy, Node, Request, artifacts::Guest, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,13 +27,6 @@ fn call(node: &Node, parameters: &str, url: &str) -> Answer {
     node.get(&format!("/family/fetch?{parameters}&url={url}"))
 }
 
-/// The lines of the app's log about a request.
-fn lines(node: &Node, id: &str) -> Vec<Value> {
-    let args = ["logs", "family", "--request-id", id, "-o", "json"];
-    let log = node.cli(args).run().expect(0).json();
-    log["data"]["lines"].as_array().cloned().unwrap_or_default()
-}
-
 #[test]
 fn functions_call_each_other_without_a_grant() {
     let node = Node::with_guests("");
@@ -57,7 +50,7 @@ fn functions_call_each_other_without_a_grant() {
             assert!(text.contains(&format!("{}.internal", callee.app())), "{text}");
             // One id leads to both, each under its own name.
             let both = eventually("both are logged", PATIENCE, || {
-                let lines = lines(&node, id);
+                let lines = node.lines("family", id);
                 let ended = lines.iter().filter(|line| line["source"] == "request");
                 let names: Vec<String> =
                     ended.filter_map(|l| l["function"].as_str().map(str::to_owned)).collect();
@@ -110,7 +103,7 @@ fn a_trap_is_a_500_for_the_caller() {
             assert_eq!(answer.header("x-faas-error"), None, "{answer:?}");
             let id = answer.header("x-request-id").unwrap();
             let trap = eventually("the trap is logged", PATIENCE, || {
-                lines(&node, id).into_iter().find(|line| line["source"] == "failure")
+                node.lines("family", id).into_iter().find(|line| line["source"] == "failure")
             });
             assert_eq!(trap["function"], callee.app(), "{trap}");
         }
@@ -126,7 +119,8 @@ fn a_trap_is_a_500_for_the_caller() {
 /// In no form of address does a private function answer from outside.
 #[test]
 fn private_functions_cannot_be_reached_from_outside() {
-    let node = Node::with_guests("");
+    // Without apps that have the functions' names.
+    let node = Node::start();
     family(&node, Guest::Http02);
     let port = node.ingress().port();
     let base = "family.localhost";
@@ -153,7 +147,7 @@ fn private_functions_cannot_be_reached_from_outside() {
         let answer = node.get(path);
         let id = answer.header("x-request-id").unwrap();
         let line = eventually("it is logged", PATIENCE, || {
-            lines(&node, id).into_iter().find(|line| line["source"] == "request")
+            node.lines("family", id).into_iter().find(|line| line["source"] == "request")
         });
         assert_eq!(line["function"], "front", "{path}: {line}");
     }
@@ -187,6 +181,23 @@ fn a_call_stays_in_its_version() {
     assert_eq!(ask("/family"), "two");
 }
 
+/// A new configuration makes other programs of the functions that see it: they still know each other.
+#[test]
+fn a_new_configuration_reaches_siblings() {
+    let node = Node::with_guests("");
+    let functions = [
+        Deploy::new("front", Guest::Http02.wasm(), json!({})),
+        Deploy::new("back", Guest::Http03.wasm(), json!({"private": true, "env": {"A": "1"}})),
+    ];
+    node.deploy_functions("family", &functions);
+    let seen = || call(&node, "", "http://back.internal/variable?name=A").expect(200).text();
+    assert_eq!(seen(), "=1\n");
+    for value in ["2", "3"] {
+        node.cli(["env", "set", &format!("A={value}"), "--app", "family"]).run().expect(0);
+        assert_eq!(seen(), format!("={value}\n"));
+    }
+}
+
 /// Functions that call themselves come to an end, and so do those that call many.
 #[test]
 fn recursion_ends() {
@@ -197,7 +208,8 @@ fn recursion_ends() {
         assert!(answer.text().contains("LoopDetected"), "{front:?}: {answer:?}");
         let id = answer.header("x-request-id").unwrap();
         let ended = eventually("all are logged", PATIENCE, || {
-            let ended = lines(&node, id).into_iter().filter(|line| line["source"] == "request");
+            let ended =
+                node.lines("family", id).into_iter().filter(|line| line["source"] == "request");
             let ended = ended.count();
             (ended >= 9).then_some(ended)
         });

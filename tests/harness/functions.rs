@@ -54,14 +54,21 @@ impl Node {
         assert!(answer.status < 300, "{answer:?}");
     }
 
+    /// What an app's log has about a request.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    pub fn lines(&self, app: &str, request_id: &str) -> Vec<Value> {
+        let args = ["logs", app, "--request-id", request_id, "-o", "json"];
+        self.cli(args).run().expect(0).json_lines()
+    }
+
     /// What an app's log has about a request, every function's messages, one a line.
     ///
     /// # Panics
     /// When the log cannot be read.
     pub fn messages(&self, app: &str, request_id: &str) -> Vec<String> {
-        let args = ["logs", app, "--request-id", request_id, "-o", "json"];
-        let log = self.cli(args).run().expect(0).json();
-        let lines = log["data"]["lines"].as_array().cloned().unwrap_or_default();
+        let lines = self.lines(app, request_id);
         lines.iter().filter_map(|line| line["message"].as_str().map(str::to_owned)).collect()
     }
 }

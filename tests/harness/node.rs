@@ -5,7 +5,6 @@ use crate::{
 };
 use faas_api::{Deployed, Digest};
 use rustix::process::Signal;
-use serde_json::json;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
@@ -259,29 +258,6 @@ impl Node {
         let answer = self.try_deploy(app, wasm);
         assert!(answer.status < 300, "{answer:?}");
         serde_json::from_slice(&answer.body).unwrap()
-    }
-
-    /// Deploys functions as `faas deploy` does: artifacts by digest, then what they are part of.
-    /// Each has a name, its artifact, and its settings as the API takes them.
-    ///
-    /// # Panics
-    /// When that is refused.
-    #[track_caller]
-    pub fn deploy_app(&self, app: &str, functions: &[(&str, &[u8], serde_json::Value)]) {
-        let mut described = Vec::new();
-        for (name, wasm, settings) in functions {
-            let digest = Digest::of(wasm);
-            let stored = Request::new("PUT", &format!("/v1/blobs/{digest}"))
-                .header("content-type", "application/wasm")
-                .body(*wasm);
-            let stored = self.api(stored);
-            assert!(stored.status < 300, "{stored:?}");
-            described.push(json!({ "name": name, "digest": digest, "settings": settings }));
-        }
-        let version = json!({ "manifest": { "functions": described } });
-        let request = Request::post(&format!("/v1/apps/{app}/versions"), version.to_string())
-            .header("content-type", "application/json");
-        self.api(request).expect(201);
     }
 
     /// `faas`, as this node's own user would run it.

@@ -17,7 +17,7 @@ pub(crate) async fn run(context: &Context, args: &args::Build) -> Result<Outcome
     let ui = &context.ui;
     let project = Project::find(Path::new("."), args.env.as_deref())?;
     build::prepare(ui, &project).await?;
-    built(ui, &project).await?;
+    built(ui, &project, build::Purpose::Release).await?;
     let artifacts = Artifacts::read(&project)?;
     let mut text = String::new();
     let mut functions: Vec<BuiltFunction<'_>> = Vec::new();

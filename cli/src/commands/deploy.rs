@@ -3,7 +3,7 @@
 use crate::{
     args,
     artifact::LocalArtifact,
-    build,
+    build::{self, Purpose},
     client::{Client, DeployOptions},
     context::Context,
     diff,
@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Context, args: args::Deploy) -> Result<Outcome
             }
             if !args.skip_build {
                 build::prepare(&context.ui, &project).await?;
-                built(&context.ui, &project).await?;
+                built(&context.ui, &project, Purpose::Release).await?;
             }
             app(context, &client, &project, &args).await
         }
@@ -225,8 +225,8 @@ fn app_of(file: &Path) -> Result<AppName> {
 }
 
 /// Builds a project. When that fails, the tools' own words come before the error.
-pub(super) async fn built(ui: &Ui, project: &Project) -> Result<()> {
-    build::run(ui, project).await.map_err(|failure| {
+pub(super) async fn built(ui: &Ui, project: &Project, purpose: Purpose) -> Result<()> {
+    build::run(ui, project, purpose).await.map_err(|failure| {
         ui.tool_output(&failure.output);
         failure.error
     })

@@ -4,7 +4,7 @@ use super::{deploy, logs, no_runtime, serve::StopSignals};
 use crate::{
     args,
     artifact::io_text,
-    build,
+    build::{self, Purpose},
     client::{self, Client, LogQuery, LogStream},
     context::{Context, file_token},
     dotenv,
@@ -104,6 +104,7 @@ fn config(ui: &Ui, project: &Project, listen: SocketAddr) -> Config {
     let mut config = Config { data_dir: project.dir.join(DATA_DIR), ..Config::default() };
     config.ingress.listen = listen;
     config.ingress.drain_timeout_s = 5;
+    config.engine.line_numbers = true;
     // The session shows requests itself.
     if let Ok(off) = serde_json::from_value(json!("off")) {
         config.ingress.access_log = off;
@@ -145,9 +146,11 @@ impl<'a> Session<'a> {
         let (ui, app) = (self.ui, self.app.subscribe());
         // The log has a client of its own to borrow while the session changes.
         let log_client = self.client.clone();
+        // Frames of traps name files as the developer does.
+        let folder = format!("{}/", self.project.dir.display());
         tokio::select! {
             result = self.work(once) => result,
-            result = follow(ui, &log_client, app) => result,
+            result = follow(ui, &log_client, app, &folder) => result,
         }
     }
 
@@ -190,7 +193,7 @@ impl<'a> Session<'a> {
     /// Builds and deploys, telling each step.
     async fn first(&mut self) -> Result<()> {
         dotenv::dev::apply(self.ui, &self.client, &self.project, &[]).await?;
-        deploy::built(self.ui, &self.project).await?;
+        deploy::built(self.ui, &self.project, Purpose::Development).await?;
         let (artifacts, manifest) = self.read()?;
         let deployed = self.upload(self.ui, &artifacts, &manifest).await?;
         self.went_live(deployed, manifest)
@@ -206,7 +209,7 @@ impl<'a> Session<'a> {
         if changed.iter().any(|path| path.ends_with(MANIFEST)) {
             build::prepare(self.ui, &self.project).await?;
         }
-        deploy::built(&self.silent, &self.project).await?;
+        deploy::built(&self.silent, &self.project, Purpose::Development).await?;
         let shown = match changed {
             [one] => self.relative(one).display().to_string(),
             more => format!("{} files", more.len()),
@@ -310,6 +313,7 @@ async fn follow(
     ui: &Ui,
     client: &Client,
     mut app: latest::Receiver<Option<AppName>>,
+    folder: &str,
 ) -> Result<()> {
     // Not what an earlier session has left.
     let since = Timestamp::now().to_string();
@@ -331,7 +335,7 @@ async fn follow(
                 Some(line) => {
                     // A line that only a newer `faas` can read is not shown.
                     let text = serde_json::from_value(line).map(|line| view.push(line));
-                    ui.aside(&text.unwrap_or_default());
+                    ui.aside(&text.unwrap_or_default().replace(folder, ""));
                 }
                 None => stream = None,
             },

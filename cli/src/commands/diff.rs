@@ -13,7 +13,7 @@ pub(crate) async fn run(context: &Context, args: &args::Diff) -> Result<Outcome>
     let project = Project::find(Path::new("."), args.env.as_deref())?;
     if !args.skip_build {
         build::prepare(ui, &project).await?;
-        built(ui, &project).await?;
+        built(ui, &project, build::Purpose::Release).await?;
     }
     let artifacts = Artifacts::read(&project)?;
     let wanted = super::deploy::wire(&project, &artifacts)?;

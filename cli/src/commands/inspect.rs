@@ -16,8 +16,9 @@ fn describe(file: &str, artifact: &Artifact) -> String {
         size => format!("{} ({} bytes)", format::size(size), format::count(size)),
     };
     let mut text = format!(
-        "{}\n  kind     {kind}\n  size     {size}\n  digest   sha256:{}\n",
+        "{}\n  kind     {kind}\n  size     {size}\n  memory   {} at start\n  digest   sha256:{}\n",
         format::printable(file),
+        format::size(artifact.memory_bytes),
         artifact.digest
     );
     list(&mut text, "imports", &artifact.imports);

@@ -33,22 +33,19 @@ pub(crate) async fn run(context: &Context, args: &args::Rollback) -> Result<Outc
     Outcome::new(&changed, text)
 }
 
-/// The version that was asked for, else the newest one older than what is live.
+/// The version that was asked for, else the one that had all of the traffic before.
 fn choose(app: &App, kept: &VersionList, wanted: Option<VersionId>) -> Result<VersionId> {
-    let versions = kept.versions.iter().map(|version| version.version);
     let not_found = |message: String| {
         CliError::new(Exit::NotFound, "not_found", message)
             .hint(format!("`faas versions {}` lists what is kept", app.name))
     };
     if let Some(wanted) = wanted {
-        let found = versions.into_iter().find(|version| *version == wanted);
-        return found.ok_or_else(|| not_found(format!("`{}` has no {wanted}", app.name)));
+        let found = kept.versions.iter().any(|version| version.version == wanted);
+        return found
+            .then_some(wanted)
+            .ok_or_else(|| not_found(format!("`{}` has no {wanted}", app.name)));
     }
-    let newest_live = app.traffic.shares.iter().map(|share| share.version).max();
-    let Some(newest_live) = newest_live else {
-        return Err(not_found(format!("no version of `{}` is live", app.name)));
-    };
-    let older = versions.filter(|version| *version < newest_live).max();
-    older
-        .ok_or_else(|| not_found(format!("`{}` has no version older than {newest_live}", app.name)))
+    app.before.ok_or_else(|| {
+        not_found(format!("no version of `{}` was live before {}", app.name, app.traffic))
+    })
 }

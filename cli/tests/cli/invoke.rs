@@ -16,6 +16,7 @@ fn server(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server 
                 name: "hello".parse().unwrap(),
                 urls: vec![format!("http://{host}/hello/")],
                 traffic: Traffic::of(Vec::new()),
+                before: None,
                 aborted: None,
                 functions: Vec::new(),
                 versions: 1,

@@ -17,6 +17,7 @@ mod dev;
 mod inspect;
 #[cfg(test)]
 mod invoke;
+#[cfg(test)]
 mod key;
 #[cfg(test)]
 mod login;

@@ -36,10 +36,21 @@ fn functions() -> Vec<Function> {
     }]
 }
 
+/// What was live before: the one below the newest.
+fn before(traffic: &Traffic) -> Option<VersionId> {
+    let newest = traffic.shares.iter().map(|share| share.version.number()).max()?;
+    match newest {
+        10 if traffic.only().is_some() => Some(version(8)),
+        10 => Some(version(9)),
+        _ => None,
+    }
+}
+
 fn app(traffic: Traffic) -> App {
     App {
         name: "shop".parse().unwrap(),
         urls: vec![URL.to_owned(), "http://shop.localhost:8080/".to_owned()],
+        before: before(&traffic),
         traffic,
         functions: functions(),
         aborted: None,
@@ -149,7 +160,7 @@ fn version_table() {
 }
 
 #[test]
-fn rollback_to_the_newest_older_version() {
+fn rollback_to_what_was_live_before() {
     let server = server(shares(&[(10, 100)]), &[11, 10, 8, 7]);
     let faas = Faas::with_server(&server.url());
     let output = faas.run(&["rollback", "shop"]).exits(0);
@@ -177,7 +188,7 @@ fn rollback_to_nowhere() {
     let first = server(shares(&[(1, 100)]), &[2, 1]);
     let faas = Faas::with_server(&first.url());
     let output = faas.run(&["rollback", "shop"]).exits(4);
-    assert!(output.stderr.contains("no version older than v1"), "{output:?}");
+    assert!(output.stderr.contains("no version of `shop` was live before v1"), "{output:?}");
     let output = faas.run(&["rollback", "shop", "v5"]).exits(4);
     assert!(output.stderr.contains("`shop` has no v5"), "{output:?}");
     let output = faas.run(&["rollback", "shop", "v1"]).exits(0);

@@ -70,7 +70,12 @@ fn a_missing_tool_exits_7_and_is_named() {
     let faas = faas.env("PATH", path.to_str().unwrap());
     let output = faas.run(&["deploy"]).exits(7);
     assert!(output.stderr.contains("the build needs `componentize-py`"), "{output:?}");
-    assert!(output.stderr.contains("python3 -m pip install -r requirements.txt"), "{output:?}");
+    assert!(
+        output
+            .stderr
+            .contains("python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
+        "{output:?}"
+    );
 }
 
 #[test]

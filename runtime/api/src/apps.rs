@@ -256,6 +256,14 @@ impl Traffic {
         scaled
     }
 
+    /// The version that has all of it, if one has.
+    pub fn only(&self) -> Option<VersionId> {
+        match self.shares.as_slice() {
+            [only] => Some(only.version),
+            _ => None,
+        }
+    }
+
     /// The share of this version, in percent; 0 when it is not live.
     pub fn percent_of(&self, version: VersionId) -> u8 {
         self.shares.iter().find(|share| share.version == version).map_or(0, |share| share.percent)
@@ -329,6 +337,10 @@ pub struct App {
     pub urls: Vec<String>,
     /// What is live.
     pub traffic: Traffic,
+    /// What a rollback goes back to: the version that had all of the traffic before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "v8")]
+    pub before: Option<VersionId>,
     /// The functions of the live version (the largest share, where traffic is split).
     pub functions: Vec<Function>,
     /// The last canary that was aborted.

@@ -64,6 +64,8 @@ pub struct Artifact {
     pub digest: Digest,
     /// Size, in bytes.
     pub size: u64,
+    /// The largest linear memory that one of its core modules starts with, in bytes.
+    pub memory_bytes: u64,
     /// What it imports: interfaces of a component, `module.name` of a core module. Sorted.
     pub imports: Vec<String>,
     /// What it exports. Sorted.
@@ -107,6 +109,7 @@ impl Artifact {
             kind: outside.kind(),
             digest: Digest::of(bytes),
             size: bytes.len() as u64,
+            memory_bytes: outside.memory_bytes,
             imports: outside.imports.into_iter().collect(),
             exports: outside.exports.into_iter().collect(),
         })
@@ -130,6 +133,7 @@ fn check_magic(bytes: &[u8]) -> Result<(), ArtifactError> {
 #[derive(Default)]
 struct Outside {
     component: bool,
+    memory_bytes: u64,
     imports: BTreeSet<String>,
     exports: BTreeSet<String>,
 }
@@ -141,7 +145,8 @@ impl Outside {
             message: error.message().to_owned(),
         };
         let mut outside = Self::default();
-        // `parse_all` walks into nested modules and components; only level 0 is the outside.
+        // `parse_all` walks into nested modules and components; only level 0 is the outside. What a
+        // memory begins with counts wherever it is.
         let mut depth = 0_u32;
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.map_err(damaged)? {
@@ -150,6 +155,14 @@ impl Outside {
                 }
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        let memory = memory.map_err(damaged)?;
+                        let page = 1_u64 << memory.page_size_log2.unwrap_or(16).min(16);
+                        let initial = memory.initial.saturating_mul(page);
+                        outside.memory_bytes = outside.memory_bytes.max(initial);
+                    }
+                }
                 Payload::ImportSection(section) if depth == 0 => {
                     for import in section.into_imports() {
                         let import = import.map_err(damaged)?;
@@ -216,6 +229,14 @@ mod tests {
         assert_eq!(component("wasi:http/incoming-handler@0.1.0").kind, None);
         assert_eq!(inspect(r#"(module (func (export "_start")))"#).kind, Some(Kind::Cgi01));
         assert_eq!(inspect(r#"(module (func (export "run")))"#).kind, None);
+    }
+
+    #[test]
+    fn the_largest_memory_counts() {
+        assert_eq!(inspect("(module)").memory_bytes, 0);
+        let artifact =
+            inspect("(component (core module (memory 3 100)) (core module (memory 2) (memory 1)))");
+        assert_eq!(artifact.memory_bytes, 3 << 16);
     }
 
     #[test]

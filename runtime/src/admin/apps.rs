@@ -113,6 +113,7 @@ fn app_of(api: &Api, name: AppName, record: AppRecord) -> App {
         name,
         functions,
         versions: record.versions.len(),
+        before: record.before(),
         aborted: record.aborted,
         traffic: record.traffic,
         created_at: record.created_at,

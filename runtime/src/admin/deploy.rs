@@ -246,7 +246,9 @@ impl UnderWay {
             // Here and not where it is answered: the client may be gone.
             error.log(self.id);
         }
-        if let Some(mut record) = self.record {
+        // A plan changes nothing.
+        let record = self.record.filter(|_| !matches!(outcome, Ok(Outcome::Planned(_))));
+        if let Some(mut record) = record {
             if let Ok(Outcome::Deployed(deployed)) = &outcome {
                 record.about(deployed.version);
             }

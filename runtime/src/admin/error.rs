@@ -162,6 +162,9 @@ impl From<FunctionsError> for ApiError {
             FunctionsError::KeyReused(_) => {
                 Self::new(ErrorCode::Conflict).detail(error.to_string())
             }
+            FunctionsError::TooLarge(_) => {
+                Self::new(ErrorCode::Unprocessable).detail(error.to_string())
+            }
             FunctionsError::Conflict => Self::changed(),
             FunctionsError::Storage(error) => error.into(),
         }

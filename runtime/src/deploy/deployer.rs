@@ -5,7 +5,7 @@ use super::{
     health,
     refused::{
         DeployError, bad_manifest, internal, not_an_artifact, not_compiled, nothing_to_run,
-        too_large,
+        too_large, too_little_memory,
     },
     secrets,
     uploads::{Hold, SweepPause, Uploads},
@@ -438,6 +438,10 @@ impl Deployer {
                     .hint("without `reuse` every request has an instance of its own")
             })?;
         }
+        let most = self.parts.limits.with(&function.settings.limits, &self.parts.maxima);
+        if artifact.memory_bytes > most.memory_bytes {
+            return Err(too_little_memory(function, &artifact, most.memory_bytes).into());
+        }
         let problems = Engine::missing_imports(&artifact, kind);
         if problems.is_empty() {
             return Ok((kind, artifact.size));
@@ -519,7 +523,11 @@ impl Deployer {
             deploy: None,
         };
         let version = self.parts.functions.unpublished(&release.app, &version);
-        let status = health::check(&self.parts.engine, &release.app, &version, path).await?;
+        let checked = health::check(&self.parts.engine, &release.app, &version, path).await;
+        if checked.is_err() {
+            self.parts.functions.discard(&release.app);
+        }
+        let status = checked?;
         let (path, duration_ms) = (path.to_owned(), millis(started.elapsed()));
         let _ = progress.send(DeployEvent::Healthy { path, status, duration_ms });
         Ok(())

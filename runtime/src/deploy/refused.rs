@@ -1,7 +1,9 @@
 //! Why a deploy is refused, in words that say what to do.
 
 use crate::{engine::CompileError, functions::FunctionsError, storage::StorageError};
-use faas_api::{Artifact, ArtifactError, ErrorBody, ErrorCode, manifest::ManifestProblem};
+use faas_api::{
+    Artifact, ArtifactError, ErrorBody, ErrorCode, FunctionSpec, manifest::ManifestProblem,
+};
 
 /// Why a deploy failed: what the client may see, and what only the log may.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,10 @@ impl From<FunctionsError> for DeployError {
             FunctionsError::KeyReused(reused) => ErrorBody::new(ErrorCode::Conflict)
                 .detail(reused.to_string())
                 .hint("use a new key for a new deploy")
+                .into(),
+            error @ FunctionsError::TooLarge(_) => ErrorBody::new(ErrorCode::Unprocessable)
+                .detail(error.to_string())
+                .hint("`faas unpin APP VERSION` lets versions go")
                 .into(),
             other => Self {
                 body: Box::new(ErrorBody::new(ErrorCode::Internal)),
@@ -101,6 +107,22 @@ pub(super) fn not_compiled(error: CompileError) -> DeployError {
             .into(),
         CompileError::Failed(cause) => internal(cause),
     }
+}
+
+/// The answer to an artifact that its function's limit leaves no room for.
+pub(super) fn too_little_memory(
+    function: &FunctionSpec,
+    artifact: &Artifact,
+    limit: u64,
+) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Manifest)
+        .detail(format!(
+            "functions.{}.limits.memory: it starts with {} KiB of memory, and may have {} KiB",
+            function.name,
+            artifact.memory_bytes >> 10,
+            limit >> 10
+        ))
+        .hint("allow more, or have the program linked to start with less")
 }
 
 /// The compiler quotes names of the artifact; they may contain anything.

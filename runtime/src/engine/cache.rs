@@ -194,7 +194,7 @@ mod tests {
 
     fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Flavor::Sync.compiler().unwrap();
+        let engine = Flavor::Sync.compiler(false).unwrap();
         let cache = CodeCache::open(dir.path(), &engine, [7; 32]).unwrap();
         let wasm = wat::parse_str(r#"(module (func (export "_start")))"#).unwrap();
         let digest = Digest::of(&wasm);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn engines_do_not_share_code() {
         let f = fixture();
-        let other = Flavor::Concurrent.compiler().unwrap();
+        let other = Flavor::Concurrent.compiler(false).unwrap();
         let root = f.cache.dir.parent().unwrap();
         let other = CodeCache::open(root, &other, [7; 32]).unwrap();
         assert_ne!(other.dir, f.cache.dir);

@@ -46,18 +46,20 @@ pub(crate) struct Compiler {
     seats: Semaphore,
     cpu_s: u64,
     memory_bytes: u64,
+    line_numbers: bool,
     patience: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl Compiler {
     /// A compiler with these limits.
-    pub(crate) fn new(config: &DeployConfig, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(config: &DeployConfig, line_numbers: bool, metrics: Arc<Metrics>) -> Self {
         Self {
             lanes: Default::default(),
             seats: Semaphore::new(config.compile_concurrency.max(1)),
             cpu_s: config.compile_cpu_s,
             memory_bytes: config.compile_memory_bytes,
+            line_numbers,
             patience: Duration::from_secs(config.compile_timeout_s),
             metrics,
         }
@@ -90,6 +92,7 @@ impl Compiler {
             output: cache.temporary(digest),
             flavor,
             component,
+            line_numbers: self.line_numbers,
             host: rustix::process::getpid().as_raw_pid(),
             cpu_s: self.cpu_s,
             memory_bytes: self.memory_bytes,

@@ -19,6 +19,9 @@ pub struct EngineConfig {
     /// How a used slot is cleaned: `fast` resets the pages that were written where the kernel
     /// can tell them safely, `strict` always gives every page back.
     pub isolation: Isolation,
+    /// Whether traps tell files and lines, of artifacts that have debug information. Core modules
+    /// are not merged then and native code is larger: for development.
+    pub line_numbers: bool,
     /// How many requests may wait for an instance when all are in use.
     pub queue: usize,
     /// How long one of them waits before it is refused, in milliseconds.
@@ -43,6 +46,7 @@ impl Default for EngineConfig {
             loaded_functions: 0,
             loaded_code_bytes: 0,
             isolation: Isolation::Fast,
+            line_numbers: false,
             queue: 1024,
             queue_timeout_ms: 1000,
         }

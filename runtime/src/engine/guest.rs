@@ -8,6 +8,7 @@ use crate::{
 };
 use http::Response;
 use std::{
+    fmt,
     future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -155,13 +156,13 @@ impl Guest {
             self.work = Work::Over;
             return Poll::Ready(outcome);
         }
-        let until = self.started + self.limit();
+        let until = self.started + self.limit().1;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
         match deadline.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => Poll::Ready(Err(InvokeError::WallTime {
-                name: if self.head_sent { "wall_ms" } else { "first_byte_ms" },
-                limit: self.limit(),
+                name: self.limit().0,
+                limit: self.limit().1,
                 awaited: if self.head_sent { "an end" } else { "a response" },
             })),
         }
@@ -207,7 +208,7 @@ impl Guest {
     /// From now on the limit is that of the whole call.
     pub(super) fn head_sent(&mut self) {
         self.head_sent = true;
-        let until = self.started + self.limit();
+        let until = self.started + self.limit().1;
         if let Some(deadline) = &mut self.deadline {
             deadline.as_mut().reset(until);
         }
@@ -234,10 +235,13 @@ impl Guest {
         matches!(self.work, Work::Over)
     }
 
-    fn limit(&self) -> Duration {
+    /// The limit that would end it next.
+    fn limit(&self) -> (&'static str, Duration) {
         let limits = self.program.limits();
-        let whole = Duration::from_millis(limits.wall_ms);
-        if self.head_sent { whole } else { Duration::from_millis(limits.first_byte_ms).min(whole) }
+        match self.head_sent || limits.wall_ms < limits.first_byte_ms {
+            true => ("wall_ms", Duration::from_millis(limits.wall_ms)),
+            false => ("first_byte_ms", Duration::from_millis(limits.first_byte_ms)),
+        }
     }
 }
 
@@ -268,23 +272,64 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
         text = format!("{text} ({refused})");
     }
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        let names: Vec<String> = backtrace.frames().iter().map(name_of).collect();
-        let frames = names.iter().skip(panicking(&names)).enumerate();
-        frames.for_each(|(index, name)| text.push_str(&format!("\n    {index}  {name}")));
+        let frames: Vec<Frame> = backtrace.frames().iter().flat_map(Frame::of).collect();
+        let frames = frames.iter().skip(panicking(&frames)).enumerate();
+        frames.for_each(|(index, frame)| text.push_str(&format!("\n    {index}  {frame}")));
     }
     InvokeError::Trap(text)
 }
 
-/// A function as people know it.
-fn name_of(frame: &FrameInfo) -> String {
-    let name = frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-    name.unwrap_or_else(|| format!("function {}", frame.func_index()))
+/// A function as people know it, and the line it was at where that is known.
+struct Frame {
+    name: String,
+    place: Option<String>,
+}
+
+impl Frame {
+    /// A frame, after those of functions that were inlined into it.
+    fn of(frame: &FrameInfo) -> Vec<Self> {
+        let readable = |name: &str| format!("{:#}", rustc_demangle::demangle(name));
+        let whole = || match frame.func_name() {
+            Some(name) => readable(name),
+            None => format!("function {}", frame.func_index()),
+        };
+        if frame.symbols().is_empty() {
+            return vec![Self { name: whole(), place: None }];
+        }
+        let symbols = frame.symbols().iter();
+        let frames = symbols.map(|symbol| Self {
+            name: symbol.name().map_or_else(whole, readable),
+            place: symbol.file().map(|file| match symbol.line() {
+                Some(line) => format!("{}:{line}", shortened(file)),
+                None => shortened(file).to_owned(),
+            }),
+        });
+        frames.collect()
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.place.as_ref().map_or(Ok(()), |place| write!(f, "  {place}"))
+    }
+}
+
+/// A file without the folders of a package manager before it, which say nothing.
+fn shortened(file: &str) -> &str {
+    let crates = file.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
+    let std = file.split_once("/library/");
+    match (crates, std) {
+        (Some((_, path)), _) => path,
+        (None, Some((before, path))) if before.contains("/rustc/") => path,
+        _ => file,
+    }
 }
 
 /// How many frames are a Rust panic on its way to the trap, and not where it began: what it said is
 /// in the log already.
-fn panicking(frames: &[String]) -> usize {
-    let entry = |name: &String| {
+fn panicking(frames: &[Frame]) -> usize {
+    let entry = |Frame { name, .. }: &Frame| {
         name.starts_with("core::panicking::") || name.starts_with("__rustc::rust_begin_unwind")
     };
     let begins = frames.iter().rposition(entry).map_or(0, |last| last + 1);
@@ -310,7 +355,8 @@ mod tests {
     #[test]
     fn a_panics_own_frames_are_left_out() {
         let skipped = |frames: &[&str]| {
-            panicking(&frames.iter().map(|frame| (*frame).to_owned()).collect::<Vec<_>>())
+            let frame = |name: &&str| Frame { name: (*name).to_owned(), place: None };
+            panicking(&frames.iter().map(frame).collect::<Vec<_>>())
         };
         let panic = ["abort", "__rustc::rust_begin_unwind", "core::panicking::panic_fmt"];
         assert_eq!(skipped(&[&panic[..], &["orders::price", "orders::handle"]].concat()), 3);

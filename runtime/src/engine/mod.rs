@@ -143,7 +143,7 @@ impl Engine {
             plan: plan.clone(),
             cache_dir: cache_dir.to_owned(),
             node_key,
-            compiler: Compiler::new(deploy, metrics.clone()),
+            compiler: Compiler::new(deploy, plan.line_numbers, metrics.clone()),
             blobs,
             ground: Arc::new(Ground {
                 memory,

@@ -51,7 +51,7 @@ pub(crate) enum Flavor {
 
 impl Flavor {
     /// What decides about native code, the same in the host and in the compile process.
-    pub(crate) fn config(self) -> Result<Config> {
+    fn config(self, line_numbers: bool) -> Result<Config> {
         let mut config = Config::new();
         let concurrent = self == Self::Concurrent;
         config
@@ -64,11 +64,15 @@ impl Flavor {
             // Snapshots of whole interpreters stay copy-on-write up to this size.
             .memory_guaranteed_dense_image_size(128 << 20)
             .cranelift_opt_level(OptLevel::Speed)
-            // A trap names functions by symbol; unwinding native frames is never needed.
+            // Unwinding native frames is never needed.
             .native_unwind_info(false)
-            .generate_address_map(false)
+            // Without, a trap names functions by symbol.
+            .generate_address_map(line_numbers)
             .debug_symbols(false)
-            .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+            .wasm_backtrace_details(match line_numbers {
+                true => WasmBacktraceDetails::Enable,
+                false => WasmBacktraceDetails::Disable,
+            })
             .module_version(ModuleVersionStrategy::Custom(format!(
                 "faas-{ENGINE_RELEASE}-{CODE_VERSION}"
             )))?;
@@ -99,14 +103,14 @@ impl Flavor {
                 .table_keep_resident(TABLE_KEEP_RESIDENT)
                 .pagemap_scan(Enabled::Yes);
         }
-        let mut config = self.config()?;
+        let mut config = self.config(plan.line_numbers)?;
         config.allocation_strategy(pool);
         Engine::new(&config)
     }
 
     /// An engine that only compiles.
-    pub(crate) fn compiler(self) -> Result<Engine> {
-        Engine::new(&self.config()?)
+    pub(crate) fn compiler(self, line_numbers: bool) -> Result<Engine> {
+        Engine::new(&self.config(line_numbers)?)
     }
 }
 
@@ -125,6 +129,8 @@ pub(crate) struct PoolPlan {
     pub(crate) machine_memory: u64,
     /// Whether used slots are reset by page map.
     pub(crate) page_map_reset: bool,
+    /// Whether native code tells lines of its source.
+    pub(crate) line_numbers: bool,
     /// How much native code may be in memory.
     pub(crate) capacity: Capacity,
 }
@@ -216,6 +222,7 @@ impl PoolPlan {
             page_map_reset: config.isolation == Isolation::Fast
                 && machine.page_map_scan
                 && !machine.swap,
+            line_numbers: config.line_numbers,
             capacity,
         }
     }
@@ -282,7 +289,8 @@ mod tests {
     fn the_compile_process_makes_code_for_the_pool() {
         let plan = PoolPlan { instances: 2, ..plan(&machine()) };
         for flavor in [Flavor::Sync, Flavor::Concurrent] {
-            let code = flavor.compiler().unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+            let code =
+                flavor.compiler(false).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
             let engine = flavor.engine(&plan).unwrap();
             #[expect(unsafe_code, reason = "the code was made one line above")]
             let loaded = unsafe { wasmtime::Module::deserialize(&engine, code) };

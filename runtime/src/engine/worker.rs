@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) flavor: Flavor,
     /// Whether it is a component, or a core module.
     pub(super) component: bool,
+    /// Whether the code tells lines of its source.
+    pub(super) line_numbers: bool,
     /// The process id of the host.
     pub(super) host: i32,
     /// The most CPU time, in seconds.
@@ -82,7 +84,7 @@ fn limit(job: &Job) -> io::Result<()> {
 }
 
 fn compile(job: &Job) -> Outcome {
-    let engine = match job.flavor.compiler() {
+    let engine = match job.flavor.compiler(job.line_numbers) {
         Ok(engine) => engine,
         Err(error) => return Outcome::Failed(format!("{error:#}")),
     };
@@ -91,7 +93,9 @@ fn compile(job: &Job) -> Outcome {
         Err(error) => return Outcome::Failed(format!("the artifact cannot be read: {error}")),
     };
     let compiled = match job.component {
-        true => component(&engine, &wasm),
+        // What is merged has no lines any more.
+        true if !job.line_numbers => component(&engine, &wasm),
+        true => engine.precompile_component(&wasm),
         false => engine.precompile_module(&wasm),
     };
     match compiled {

@@ -15,7 +15,7 @@ pub(crate) mod snapshot;
 
 use crate::{
     clock,
-    storage::{Blobs, Change, DocKey, Expect, Registry, Rev, StorageError},
+    storage::{Blobs, Change, DocKey, Expect, MAX_DOC_BYTES, Registry, Rev, StorageError},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::watch;
 
 /// The prefix of apps' documents.
 const APPS: &str = "apps/";
@@ -81,6 +82,11 @@ pub(crate) enum FunctionsError {
     /// An `idempotency-key` was used for two different deploys.
     #[error(transparent)]
     KeyReused(#[from] KeyReused),
+    /// What is kept of the app is more than fits.
+    #[error(
+        "the record of `{0}` has no room for that: its domains and pinned versions are too many"
+    )]
+    TooLarge(AppName),
     /// Somebody else changed the app in between.
     #[error("the app changed in between")]
     Conflict,
@@ -129,6 +135,8 @@ pub(crate) struct Functions {
     registry: Arc<dyn Registry>,
     blobs: Arc<dyn Blobs>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Told of every other snapshot.
+    changes: watch::Sender<()>,
     builder: Mutex<SnapshotBuilder>,
     keep_versions: usize,
 }
@@ -148,6 +156,7 @@ impl Functions {
             registry,
             blobs,
             snapshot: Arc::default(),
+            changes: watch::Sender::default(),
             builder: Mutex::new(builder),
             keep_versions,
         };
@@ -158,6 +167,16 @@ impl Functions {
     /// What requests see. Load it once per request.
     pub(crate) fn snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
         self.snapshot.clone()
+    }
+
+    /// Changes whenever what requests see does.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn show(&self, next: Snapshot) {
+        self.snapshot.store(Arc::new(next));
+        self.changes.send_replace(());
     }
 
     /// Every app, by name.
@@ -188,6 +207,14 @@ impl Functions {
     pub(crate) fn unpublished(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
         let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         builder.live_version(app, version)
+    }
+
+    /// Forgets what [`Functions::unpublished`] left of an app that never came to be.
+    pub(crate) fn discard(&self, app: &AppName) {
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.snapshot.load().app(app.as_str()).is_none() {
+            builder.logs.remove(app);
+        }
     }
 
     /// Whether an app could have these domains.
@@ -247,6 +274,8 @@ impl Functions {
                 return Ok(Added { version, previous, traffic, replayed: true });
             }
             let version = record.add(new.clone(), self.keep_versions, now);
+            // As many as were asked for, if they fit.
+            while stored_bytes(app, &record)?.len() > MAX_DOC_BYTES && record.drop_oldest(true) {}
             let traffic = record.traffic.clone();
             match self.write(app, record, expect).await {
                 Ok(_) => return Ok(Added { version, previous, traffic, replayed: false }),
@@ -266,7 +295,7 @@ impl Functions {
     ) -> Result<(Traffic, Rev), FunctionsError> {
         let change = |record: &mut AppRecord| {
             record.check_traffic(&traffic)?;
-            Ok(std::mem::replace(&mut record.traffic, traffic.clone()))
+            Ok(record.go_to(traffic.clone()))
         };
         self.change(app, expect, change).await
     }
@@ -301,7 +330,7 @@ impl Functions {
             if record.traffic.canary.is_none_or(|canary| canary.version != aborted.version) {
                 return Ok(false);
             }
-            record.traffic = record.traffic.without_canary();
+            record.go_to(record.traffic.without_canary());
             record.aborted = Some(aborted.clone());
             Ok(true)
         };
@@ -412,8 +441,10 @@ impl Functions {
         record: AppRecord,
         expect: Expect,
     ) -> Result<Rev, FunctionsError> {
-        let body = serde_json::to_vec(&stored(&record))
-            .map_err(|error| StorageError::Failed(format!("app `{app}`: {error}")))?;
+        let body = stored_bytes(app, &record)?;
+        if body.len() > MAX_DOC_BYTES {
+            return Err(FunctionsError::TooLarge(app.clone()));
+        }
         let rev = self.registry.put(&key(app), Bytes::from(body), expect).await?;
         self.apply(app, Some(&record), rev);
         Ok(rev)
@@ -424,7 +455,7 @@ impl Functions {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
         if let Some(next) = builder.apply(&current, app, record, rev) {
-            self.snapshot.store(Arc::new(next));
+            self.show(next);
         }
     }
 
@@ -434,7 +465,7 @@ impl Functions {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
         if let Some(next) = builder.give(&current, app, given, rev) {
-            self.snapshot.store(Arc::new(next));
+            self.show(next);
         }
     }
 
@@ -462,7 +493,7 @@ impl Functions {
         });
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot.load_full();
-        self.snapshot.store(Arc::new(builder.rebuild(&current, records)?));
+        self.show(builder.rebuild(&current, records)?);
         Ok(rev)
     }
 }
@@ -505,6 +536,12 @@ async fn find_app(
         Some(doc) => Ok(Some((decode(&key, &doc.body)?, doc.rev))),
         None => Ok(None),
     }
+}
+
+/// A record as it is stored.
+fn stored_bytes(app: &AppName, record: &AppRecord) -> Result<Vec<u8>, StorageError> {
+    serde_json::to_vec(&stored(record))
+        .map_err(|error| StorageError::Failed(format!("app `{app}`: {error}")))
 }
 
 /// A record as it is written: without the functions that have a blob of their own.

@@ -16,6 +16,10 @@ pub(crate) struct AppRecord {
     pub(crate) next_version: u32,
     /// What is live.
     pub(crate) traffic: Traffic,
+    /// The kept versions that had all of the traffic, in the order in which they got it: the last
+    /// one has it, or had it before it was split. Going back to one takes those after it away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) history: Vec<VersionId>,
     /// The kept versions, oldest first.
     pub(crate) versions: Vec<VersionRecord>,
     /// Versions that are kept however many newer ones there are.
@@ -110,6 +114,7 @@ impl AppRecord {
             updated_at: now,
             next_version: 1,
             traffic: Traffic::of(Vec::new()),
+            history: Vec::new(),
             versions: Vec::new(),
             pinned: BTreeSet::new(),
             aborted: None,
@@ -125,6 +130,26 @@ impl AppRecord {
     pub(crate) fn live(&self) -> Option<&VersionRecord> {
         let share = self.traffic.shares.iter().max_by_key(|share| share.percent)?;
         self.version(share.version)
+    }
+
+    /// Moves the traffic, and returns what it was.
+    pub(crate) fn go_to(&mut self, traffic: Traffic) -> Traffic {
+        if self.history.is_empty() {
+            self.history.extend(self.traffic.only());
+        }
+        if let Some(version) = traffic.only() {
+            match self.history.iter().position(|known| *known == version) {
+                Some(at) => self.history.truncate(at + 1),
+                None => self.history.push(version),
+            }
+        }
+        std::mem::replace(&mut self.traffic, traffic)
+    }
+
+    /// The version that had all of the traffic before, for a rollback.
+    pub(crate) fn before(&self) -> Option<VersionId> {
+        let mut newest_first = self.history.iter().rev().copied();
+        newest_first.find(|version| self.traffic.only() != Some(*version))
     }
 
     /// The version that an earlier sending of this deploy made.
@@ -149,10 +174,12 @@ impl AppRecord {
         self.updated_at = now;
         match new.go_live {
             GoLive::No => {}
-            GoLive::All => self.traffic = Traffic::all_to(id),
+            GoLive::All => {
+                self.go_to(Traffic::all_to(id));
+            }
             GoLive::Canary { percent, sticky, abort_above_percent } => {
                 let canary = Canary { version: id, abort_above_percent };
-                self.traffic = self.traffic.with_canary(canary, percent, sticky);
+                self.go_to(self.traffic.with_canary(canary, percent, sticky));
             }
         }
         self.versions.push(VersionRecord {
@@ -166,17 +193,26 @@ impl AppRecord {
             health: new.health,
             deploy: new.deploy,
         });
-        let mut surplus = self.versions.len().saturating_sub(keep.max(1));
-        let (traffic, pinned) = (&self.traffic, &self.pinned);
-        self.versions.retain(|version| {
-            let removable = version.id != id
-                && traffic.percent_of(version.id) == 0
-                && !pinned.contains(&version.id);
-            let remove = removable && surplus > 0;
-            surplus -= usize::from(remove);
-            !remove
-        });
+        while self.versions.len() > keep.max(1) && self.drop_oldest(keep > 1) {}
         id
+    }
+
+    /// Drops the oldest version that is not the newest, not live and not pinned; nor, with
+    /// `spares_before`, what a rollback would go back to. Returns whether there was one.
+    pub(crate) fn drop_oldest(&mut self, spares_before: bool) -> bool {
+        let before = self.before().filter(|_| spares_before);
+        let others = self.versions.len().saturating_sub(1);
+        let oldest = self.versions.iter().take(others).position(|version| {
+            before != Some(version.id)
+                && self.traffic.percent_of(version.id) == 0
+                && !self.pinned.contains(&version.id)
+        });
+        let Some(oldest) = oldest else {
+            return false;
+        };
+        let dropped = self.versions.remove(oldest);
+        self.history.retain(|version| *version != dropped.id);
+        true
     }
 
     /// Every domain that a kept version names.
@@ -282,8 +318,43 @@ mod tests {
         assert_eq!(numbers(&record), [1, 5, 6]);
         assert_eq!(record.live().unwrap().id.number(), 1);
         record.add(new_version(true), 3, now);
-        assert_eq!(numbers(&record), [5, 6, 7]);
+        // Nor what a rollback would go back to.
+        assert_eq!(numbers(&record), [1, 6, 7]);
         assert_eq!(record.next_version, 8);
+        record.add(new_version(true), 3, now);
+        assert_eq!(numbers(&record), [6, 7, 8]);
+    }
+
+    #[test]
+    fn a_rollback_goes_where_all_of_the_traffic_was_before() {
+        let now = Timestamp::now();
+        let mut record = AppRecord::new(now);
+        let deploy = |record: &mut AppRecord, live| record.add(new_version(live), 20, now);
+        let back = |record: &mut AppRecord| {
+            let before = record.before().unwrap();
+            record.go_to(Traffic::all_to(before));
+            before.number()
+        };
+        deploy(&mut record, true);
+        assert_eq!(record.before(), None);
+        // v2 was never live.
+        deploy(&mut record, false);
+        deploy(&mut record, true);
+        deploy(&mut record, true);
+        assert_eq!(back(&mut record), 3);
+        assert_eq!(back(&mut record), 1);
+        assert_eq!(record.before(), None);
+        // What was rolled back is nothing to go back to.
+        deploy(&mut record, true);
+        assert_eq!(back(&mut record), 1);
+        // A canary has part of the traffic: it goes, and what had all of it is back.
+        let canary = Canary { version: VersionId::new(5), abort_above_percent: 2 };
+        record.go_to(record.traffic.with_canary(canary, 5, None));
+        assert_eq!(back(&mut record), 1);
+        // A record of an earlier release has no history.
+        record.history.clear();
+        deploy(&mut record, true);
+        assert_eq!(back(&mut record), 1);
     }
 
     #[test]

@@ -88,11 +88,7 @@ impl Routes {
                     unmatched = Unmatched::Method;
                 }
                 _ => {
-                    // Spelled otherwise it has another length; then the function sees all of it.
-                    let strip = match path.starts_with(route.fixed()) {
-                        true => usize::from(entry.strip),
-                        false => 0,
-                    };
+                    let strip = spelled(path, usize::from(entry.strip));
                     return Ok(Matched { function: usize::from(entry.function), strip });
                 }
             }
@@ -125,6 +121,19 @@ fn plain(path: &str) -> Cow<'_, str> {
     }
     out.push_str(rest);
     Cow::Owned(out)
+}
+
+/// How many bytes of a path make this many of the same one in plain spelling.
+fn spelled(path: &str, plain_bytes: usize) -> usize {
+    if !path.contains('%') {
+        return plain_bytes;
+    }
+    let mut bytes = 0;
+    while bytes < path.len() && plain(path.get(..bytes).unwrap_or_default()).len() < plain_bytes {
+        let coded = path.get(bytes..).is_some_and(|rest| rest.starts_with('%'));
+        bytes += if coded { 3 } else { 1 };
+    }
+    bytes.min(path.len())
 }
 
 #[cfg(test)]
@@ -194,6 +203,11 @@ mod tests {
         assert_eq!(matched("/api/v1/x"), Matched { function: 0, strip: 7 });
         assert_eq!(matched("/api/v1"), Matched { function: 0, strip: 7 });
         assert_eq!(matched("/x"), Matched { function: 1, strip: 0 });
+        // However it is spelled.
+        assert_eq!(matched("/%61pi/v1/x"), Matched { function: 0, strip: 9 });
+        assert_eq!(matched("/api/v%31/%20"), Matched { function: 0, strip: 9 });
+        assert_eq!(matched("/api/v%31"), Matched { function: 0, strip: 9 });
+        assert_eq!(matched("/api/v1/%C3%A4"), Matched { function: 0, strip: 7 });
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Snapshot {
         self.domains.get(domain)
     }
 
+    /// Every domain that a live version names.
+    pub(crate) fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.keys()
+    }
+
     /// Every app.
     pub(crate) fn apps(&self) -> impl Iterator<Item = &Arc<LiveApp>> {
         self.apps.values()
@@ -165,7 +170,13 @@ impl Trial {
         }
     }
 
-    /// Answers and failures since the node started.
+    /// The trial begins.
+    fn begin(&self) {
+        self.answers.store(0, Relaxed);
+        self.failures.store(0, Relaxed);
+    }
+
+    /// Answers and failures since the trial began, or the node started.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.answers.load(Relaxed), self.failures.load(Relaxed))
     }
@@ -358,6 +369,13 @@ impl SnapshotBuilder {
         }
         let sticky = record.traffic.sticky.as_ref().and_then(StickyBy::new);
         let canary = record.traffic.canary;
+        let of = |canary: Canary| canary.version;
+        let on_trial = versions.iter().find(|version| canary.map(of) == Some(version.id));
+        if let Some(version) = on_trial
+            && known.and_then(|live| live.canary).map(of) != Some(version.id)
+        {
+            version.trial.begin();
+        }
         Arc::new(LiveApp { name: app.clone(), rev, traffic, versions, sticky, canary })
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Said<'a> {
     pub(super) id: HeaderValue,
     /// The client's address.
     pub(super) client: HeaderValue,
+    /// The host that it asked for, where a proxy before the node has said so.
+    pub(super) host: Option<HeaderValue>,
     /// The host a request is for that names none.
     pub(super) default_host: &'a HeaderValue,
     /// `http` or `https`.
@@ -80,7 +82,7 @@ pub(super) fn for_guest(parts: &mut request::Parts, said: Said<'_>) -> Result<()
     drop_fields(&mut parts.headers, |name| name == "expect");
     parts.headers.reserve(ADDED_FIELDS);
     let host = set_host(&mut parts.headers, &parts.uri, said.default_host)?;
-    parts.headers.insert(FORWARDED_HOST, host);
+    parts.headers.insert(FORWARDED_HOST, said.host.unwrap_or(host));
     parts.headers.insert(FORWARDED_FOR, said.client);
     parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(said.scheme));
     parts.headers.insert(REQUEST_ID, said.id);
@@ -212,6 +214,7 @@ mod tests {
         let said = Said {
             id: HeaderValue::from_static("ID"),
             client: HeaderValue::from_static("192.0.2.1"),
+            host: None,
             default_host: &HeaderValue::from_static("localhost"),
             scheme: "http",
             prefix,

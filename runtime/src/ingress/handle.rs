@@ -9,11 +9,13 @@ use super::{
     forward::{self, Said},
     guard::{self, Denied, Guards, cors},
     meter::{Answer, Books, Ticket, panicked},
+    proxies::{self, Client, Proxies},
     respond,
 };
 use crate::{
     engine::{Ancestry, Call, InvokeError},
     functions::guard::Guard,
+    request_id::RequestId,
 };
 use bytes::Bytes;
 use faas_api::ErrorCode;
@@ -39,6 +41,8 @@ pub(super) struct Shared<B> {
     pub(super) default_host: HeaderValue,
     /// `http` or `https`: what clients speak.
     pub(super) scheme: &'static str,
+    /// Proxies that are believed.
+    pub(super) proxies: Proxies,
     /// What functions with guards need.
     pub(super) guards: Guards,
 }
@@ -49,16 +53,36 @@ pub(super) struct Visit<B>(Arc<Visitor<B>>);
 struct Visitor<B> {
     shared: Arc<Shared<B>>,
     peer: IpAddr,
-    /// The client's address, as `x-forwarded-for` carries it.
+    /// The peer's address, as `x-forwarded-for` carries it.
     address: HeaderValue,
+    /// The peer is a proxy whose word is taken.
+    is_trusted: bool,
+}
+
+impl<B> Visitor<B> {
+    /// Who sent a request.
+    fn client(&self, headers: &HeaderMap) -> Client {
+        match self.is_trusted {
+            true => self.shared.proxies.client(self.peer, headers),
+            false => {
+                Client { ip: self.peer, address: self.address.clone(), scheme: None, host: None }
+            }
+        }
+    }
+
+    /// What a request is known by.
+    fn request_id(&self, headers: &HeaderMap) -> RequestId {
+        let given = self.is_trusted.then(|| proxies::request_id(headers)).flatten();
+        given.unwrap_or_else(RequestId::new)
+    }
 }
 
 impl<B: Backend> Visit<B> {
     pub(super) fn new(shared: Arc<Shared<B>>, peer: SocketAddr) -> Self {
-        // An address is visible ASCII.
-        let address = HeaderValue::from_str(&peer.ip().to_canonical().to_string());
-        let address = address.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self(Arc::new(Visitor { shared, peer: peer.ip(), address }))
+        let peer = peer.ip().to_canonical();
+        let Client { address, .. } = Client::of_connection(peer);
+        let is_trusted = shared.proxies.trust(peer);
+        Self(Arc::new(Visitor { shared, peer, address, is_trusted }))
     }
 }
 
@@ -81,7 +105,8 @@ impl<B: Backend> Serve for Visit<B> {
 pub(super) fn refuse<B: Backend>(shared: &Shared<B>, code: ErrorCode) -> Bytes {
     let method = Method::from_bytes(b"-").unwrap_or_default();
     let uri = Uri::from_static("*");
-    let mut ticket = Ticket::<B::Function>::new(shared.books.clone(), method, uri);
+    let mut ticket =
+        Ticket::<B::Function>::new(shared.books.clone(), RequestId::new(), method, uri);
     let response = respond::error(code, None, ticket.labels());
     ticket.fails(code, None);
     ticket.answers(response.status().as_u16());
@@ -146,8 +171,9 @@ type Ended<B> = Response<Answer<<B as Backend>::Body, <B as Backend>::Function>>
 /// Answers one request. Cannot fail: every error becomes a response here.
 async fn handle<B: Backend>(visitor: Arc<Visitor<B>>, request: Request<Incoming>) -> Ended<B> {
     let shared = &visitor.shared;
-    let mut ticket =
-        Ticket::new(shared.books.clone(), request.method().clone(), request.uri().clone());
+    let id = visitor.request_id(request.headers());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut ticket = Ticket::new(shared.books.clone(), id, method, uri);
     let is_http1 = request.version() != Version::HTTP_2;
     let expects = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
@@ -201,18 +227,23 @@ async fn answer<B: Backend>(
         let to = forward::with_slash(request.uri());
         return to.map(Outcome::Redirect).ok_or_else(|| Failure::new(ErrorCode::BadRequest));
     }
+    let client = visitor.client(request.headers());
     let caller = match guard {
         // Boxed, so that requests of other functions do not carry it.
-        Some(guard) => Box::pin(admit(visitor, ticket, &guard, request.headers_mut())).await?,
+        Some(guard) => {
+            let asks = Box::pin(admit(visitor, ticket, &guard, client.ip, request.headers_mut()));
+            asks.await?
+        }
         None => None,
     };
     request.body_mut().limit(limit).map_err(Failure::new)?;
     let (mut head, body) = request.into_parts();
     let said = Said {
         id: ticket.id_header().clone(),
-        client: visitor.address.clone(),
+        client: client.address,
+        host: client.host,
         default_host: &shared.default_host,
-        scheme: shared.scheme,
+        scheme: client.scheme.unwrap_or(shared.scheme),
         prefix: prefix + strip,
     };
     forward::for_guest(&mut head, said)?;
@@ -248,13 +279,14 @@ async fn admit<B: Backend>(
     visitor: &Visitor<B>,
     ticket: &mut Ticket<B::Function>,
     guard: &Guard,
+    client: IpAddr,
     headers: &mut HeaderMap,
 ) -> Result<Option<HeaderValue>, Failure> {
     if let Some(rules) = &guard.cors {
         // A page shall be able to read why its request was refused.
         ticket.tells(cors::told(rules, headers));
     }
-    let admitted = visitor.shared.guards.admit(guard, headers, visitor.peer).await;
+    let admitted = visitor.shared.guards.admit(guard, headers, client).await;
     admitted.map_err(|Denied { code, detail, field, note }| {
         ticket.notes(note);
         Failure { detail: Some(detail), field, ..Failure::new(code) }

@@ -81,8 +81,7 @@ pub(super) struct Ticket<F: Function> {
 
 impl<F: Function> Ticket<F> {
     /// Boxed: it is handed on a few times, and is not small.
-    pub(super) fn new(books: Arc<Books>, method: Method, uri: Uri) -> Box<Self> {
-        let id = RequestId::new();
+    pub(super) fn new(books: Arc<Books>, id: RequestId, method: Method, uri: Uri) -> Box<Self> {
         Box::new(Self {
             books,
             id,

@@ -34,6 +34,7 @@ mod guard;
 mod handle;
 mod lanes;
 mod meter;
+mod proxies;
 mod redirect;
 mod respond;
 mod router;
@@ -66,6 +67,8 @@ pub use guard::AuthConfig;
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use http::HeaderValue;
+use ipnet::IpNet;
+use proxies::Proxies;
 use serde::{Deserialize, Serialize};
 use std::{
     io::{self, IsTerminal},
@@ -93,6 +96,9 @@ pub struct IngressConfig {
     pub base_domain: String,
     /// Whether apps answer on `/<app>/…`.
     pub path_routing: bool,
+    /// Networks of proxies before the node whose `x-forwarded-for`, `-proto`, `-host` and
+    /// `x-request-id` are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Which requests are written to the node's log: `all`, `errors` or `off`.
     pub access_log: AccessLog,
     /// The most connections open at once; 0 derives it from the limit on open files.
@@ -173,6 +179,7 @@ impl Default for IngressConfig {
             threads: 0,
             base_domain: "localhost".to_owned(),
             path_routing: true,
+            trusted_proxies: Vec::new(),
             access_log: AccessLog::All,
             max_connections: 0,
             first_byte_timeout_s: 10,
@@ -312,6 +319,7 @@ impl Ingress {
             default_host: HeaderValue::from_str(domain)
                 .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             scheme,
+            proxies: Proxies::new(&config.trusted_proxies),
             guards: Guards::new(&auth, keys, Handle::current()),
         };
         Ok(Self { config, common: Arc::new(common), shared: Arc::new(shared) })

@@ -8,6 +8,7 @@ use super::{
     meter::{Answer, Ticket},
     respond,
 };
+use crate::request_id::RequestId;
 use bytes::Bytes;
 use faas_api::ErrorCode;
 use http::{HeaderValue, Request, Response, Version};
@@ -32,7 +33,8 @@ impl<B: Backend> Redirect<B> {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Answer<B::Body, B::Function>> {
         let method = request.method().clone();
-        let ticket = Ticket::new(self.shared.books.clone(), method, request.uri().clone());
+        let ticket =
+            Ticket::new(self.shared.books.clone(), RequestId::new(), method, request.uri().clone());
         let mut response = match check::check(request, &self.shared.limits) {
             Err(refused) => fail(refused.into(), ticket),
             Ok(host) => match self.location(host, request) {

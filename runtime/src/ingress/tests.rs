@@ -217,6 +217,7 @@ impl Node {
             body_idle,
             default_host: HeaderValue::from_static("localhost"),
             scheme: "http",
+            proxies: Proxies::new(&[]),
             guards: guards().await,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -32,7 +32,7 @@ pub(crate) mod usage;
 pub(crate) use blobs::{BlobWriter, Blobs};
 pub(crate) use files::random;
 pub(crate) use journal::{Journal, JournalQuery, JournalRecord, Seq};
-pub(crate) use registry::{Change, Doc, DocKey, Expect, Registry, Rev};
+pub(crate) use registry::{Change, Doc, DocKey, Expect, MAX_DOC_BYTES, Registry, Rev};
 pub(crate) use usage::{UsageKey, UsageQuery, UsageStore, Used};
 
 /// Why the storage could not do what it was asked. Callers turn it into a code; its text goes to

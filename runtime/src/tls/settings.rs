@@ -67,7 +67,7 @@ impl IngressTls {
 
 /// An authority that speaks ACME (RFC 8555). It sees that a domain is this node's by connecting to
 /// its port 443 (`tls-alpn-01`, RFC 8737).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AcmeConfig {
     /// The address of the authority's directory. Empty: nobody is asked. Setting it says that its
@@ -77,8 +77,22 @@ pub struct AcmeConfig {
     pub contact: Vec<String>,
     /// The domains to get certificates for, one each.
     pub domains: Vec<String>,
+    /// Whether the domains that live apps name are asked for, too.
+    pub app_domains: bool,
     /// The certificate to know the authority's own server by, PEM. Empty: the system's.
     pub directory_ca: PathBuf,
+}
+
+impl Default for AcmeConfig {
+    fn default() -> Self {
+        Self {
+            directory: String::new(),
+            contact: Vec::new(),
+            domains: Vec::new(),
+            app_domains: true,
+            directory_ca: PathBuf::new(),
+        }
+    }
 }
 
 impl AcmeConfig {

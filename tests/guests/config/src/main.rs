@@ -40,7 +40,8 @@ fn main() {
     let name = std::env::var("QUERY_STRING").unwrap_or_default();
     let list = |mut pairs: Vec<(String, String)>| {
         pairs.sort();
-        let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<String> =
+            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join(",")
     };
     println!("Content-Type: text/plain\r\n\r");
