@@ -7,9 +7,10 @@ use faas_api::{
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// One difference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Change {
     /// The function; absent: the app as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]

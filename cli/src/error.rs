@@ -3,6 +3,7 @@
 use faas_api::ImportProblem;
 use serde::Serialize;
 use std::{borrow::Cow, fmt, process::ExitCode};
+use utoipa::ToSchema;
 
 pub(crate) type Result<T> = std::result::Result<T, CliError>;
 
@@ -137,20 +138,33 @@ impl CliError {
     }
 }
 
-/// The `error` member of the JSON document.
-#[derive(Debug, Serialize)]
+/// Why a command failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub(crate) struct ErrorDocument<'a> {
+    /// A stable word to match on: one of the server's (`docs/errors.md`), or one of the command's
+    /// own (`docs/cli.md`).
+    #[schema(pattern = "^[a-z][a-z0-9_]*$")]
     code: &'a str,
+    /// What happened, in one line.
     message: &'a str,
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
+    /// The id under which the server's log knows the request, where a server answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    /// The HTTP status, where a server answered.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100, maximum = 999)]
     status: Option<u16>,
+    /// More lines for people: a piece of a file, further mistakes.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<String>)]
     details: &'a [String],
+    /// The imports that have no implementation, for `unknown_import`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<ImportProblem>)]
     imports: &'a [ImportProblem],
 }
 

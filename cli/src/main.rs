@@ -12,6 +12,7 @@
 //! | `diff`, `release` | what a deploy would change, and the deploy of an app |
 //! | `dotenv` | `.env` files |
 //! | `ui`, `format`, `log_view` | what is printed and asked, and how it looks |
+//! | `documents` | what is printed for scripts |
 //! | `error` | why a command fails; the exit codes |
 
 mod args;
@@ -22,6 +23,7 @@ mod commands;
 mod configuration;
 mod context;
 mod diff;
+mod documents;
 mod dotenv;
 mod error;
 mod format;
@@ -29,6 +31,8 @@ mod log_view;
 mod logins;
 mod ndjson;
 mod project;
+#[cfg(all(test, feature = "serve"))]
+mod output_schema;
 #[cfg(test)]
 mod reference;
 mod release;

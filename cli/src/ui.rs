@@ -39,9 +39,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// A result, for scripts and for people.
     pub(crate) fn new(data: &impl Serialize, text: impl Into<String>) -> Result<Self> {
-        let data = serde_json::to_value(data)
-            .map_err(|error| CliError::failed(format!("cannot write the result: {error}")))?;
-        Ok(Self { data: Some(data), text: text.into(), ..Self::default() })
+        Ok(Self { data: Some(to_json(data)?), text: text.into(), ..Self::default() })
     }
 
     /// The result went out while the command ran.
@@ -189,8 +187,8 @@ impl Ui {
 
     /// The document of a result that a command gives before its end.
     #[cfg(feature = "serve")]
-    pub(crate) fn json_result(&self, data: &Value) -> Result<()> {
-        self.json_document(Some(data), None)
+    pub(crate) fn json_result(&self, data: &impl Serialize) -> Result<()> {
+        self.json_document(Some(&to_json(data)?), None)
     }
 
     /// Prints how the command ended, and turns that into the exit code.
@@ -263,6 +261,11 @@ impl Ui {
         text.push('\n');
         to_stderr(&text);
     }
+}
+
+fn to_json(data: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(data)
+        .map_err(|error| CliError::failed(format!("cannot write the result: {error}")))
 }
 
 /// The one document of `-o json`. Fields are only ever added.

@@ -240,6 +240,20 @@ impl Following {
         }
     }
 
+    /// The next line.
+    #[track_caller]
+    pub(crate) fn next(&self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(_) => panic!("no more lines\n{}", self.errors.lock().unwrap()),
+        }
+    }
+
+    /// The next line, if it is there in a moment.
+    pub(crate) fn next_now(&self) -> Option<String> {
+        self.lines.recv_timeout(Duration::from_millis(100)).ok()
+    }
+
     pub(crate) fn ends(&mut self) -> i32 {
         let status = eventually("its end", PATIENCE, || self.child.try_wait().unwrap());
         status.code().unwrap_or(-1)

@@ -14,6 +14,8 @@
 //! | [`swap`] | swap for a moment, and memory that is forced out |
 //! | [`load`] | an open-loop client |
 //! | [`Project`] | a folder with a manifest |
+//! | [`Relay`] | a connection that a test can spoil |
+//! | [`Terminal`] | what a person sees |
 //! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
@@ -41,7 +43,9 @@ mod node;
 mod poll;
 pub mod process;
 mod project;
+mod relay;
 pub mod swap;
+mod terminal;
 pub mod tls;
 pub mod upstream;
 
@@ -53,3 +57,5 @@ pub use metrics::Metrics;
 pub use node::Node;
 pub use poll::{block_on, eventually, holds};
 pub use project::Project;
+pub use relay::{Fate, Relay};
+pub use terminal::Terminal;

@@ -163,9 +163,11 @@ impl Verb {
             Self::Pin(_) => "pin",
             Self::Unpin(_) => "unpin",
             Self::Delete(_) => "delete",
-            Self::Env(_) => "env",
-            Self::Secret(_) => "secret",
-            Self::Key(_) => "key",
+            Self::Env(env) => env.verb.word(),
+            Self::Secret(secret) => secret.verb.word(),
+            Self::Key(Key { verb: KeyVerb::Create(_) }) => "key create",
+            Self::Key(Key { verb: KeyVerb::List(_) }) => "key list",
+            Self::Key(Key { verb: KeyVerb::Revoke(_) }) => "key revoke",
             Self::Logs(_) => "logs",
             Self::Usage(_) => "usage",
             Self::Backup(_) => "backup",
@@ -314,6 +316,17 @@ pub(crate) enum EnvVerb {
     },
 }
 
+impl EnvVerb {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::List { .. } => "env list",
+            Self::Set { .. } => "env set",
+            Self::Unset { .. } => "env unset",
+            Self::Import { .. } => "env import",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Secret {
     #[command(subcommand)]
@@ -351,6 +364,17 @@ pub(crate) enum SecretVerb {
         #[command(flatten)]
         of: OfApp,
     },
+}
+
+impl SecretVerb {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Put { .. } => "secret put",
+            Self::List { .. } => "secret list",
+            Self::Remove { .. } => "secret rm",
+            Self::Import { .. } => "secret import",
+        }
+    }
 }
 
 /// `NAME=VALUE`

@@ -5,11 +5,11 @@ use crate::{
     artifact::io_text,
     client::Download,
     context::Context,
+    documents::BackupSaved,
     error::{CliError, Exit, Result},
     format,
     ui::{Outcome, Ui},
 };
-use serde_json::json;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write as _},
@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context, args: &args::Backup) -> Result<Outcom
     let bytes = save(context, file).await?;
     warn(&context.ui, bytes);
     let text = format!("{}\n", file.display());
-    Outcome::new(&json!({ "file": file, "bytes": bytes }), text)
+    Outcome::new(&BackupSaved { file, bytes }, text)
 }
 
 fn warn(ui: &Ui, bytes: u64) {

@@ -2,10 +2,15 @@
 
 use super::deploy::built;
 use crate::{
-    args, build, context::Context, error::Result, format, project::Project, release::Artifacts,
+    args, build,
+    context::Context,
+    documents::{Built, BuiltFunction},
+    error::Result,
+    format,
+    project::Project,
+    release::Artifacts,
     ui::Outcome,
 };
-use serde_json::{Value, json};
 use std::path::Path;
 
 pub(crate) async fn run(context: &Context, args: &args::Build) -> Result<Outcome> {
@@ -15,12 +20,12 @@ pub(crate) async fn run(context: &Context, args: &args::Build) -> Result<Outcome
     built(ui, &project, build::Purpose::Release).await?;
     let artifacts = Artifacts::read(&project)?;
     let mut text = String::new();
-    let mut functions: Vec<Value> = Vec::new();
+    let mut functions: Vec<BuiltFunction<'_>> = Vec::new();
     for function in &project.functions {
         let digest = artifacts.digest(function);
         let source = format::shorten(&function.source);
         text.push_str(&format!("{}  {}  {}\n", function.name, source.display(), digest.short()));
-        functions.push(json!({ "name": function.name, "source": source, "digest": digest }));
+        functions.push(BuiltFunction { name: &function.name, source, digest });
     }
-    Outcome::new(&json!({ "app": project.app, "functions": functions }), text)
+    Outcome::new(&Built { app: &project.app, functions }, text)
 }

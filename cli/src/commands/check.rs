@@ -2,12 +2,13 @@
 
 use crate::{
     args,
+    documents::Checked,
     error::Result,
     format,
     project::{self, MANIFEST, Project},
     ui::Outcome,
 };
-use serde_json::json;
+use faas_api::FunctionName;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &args::Check) -> Result<Outcome> {
@@ -33,8 +34,8 @@ pub(crate) fn run(args: &args::Check) -> Result<Outcome> {
         .map(|function| format::shorten(&function.source))
         .filter(|source| !source.is_file())
         .collect();
-    let functions: Vec<&str> =
-        project.functions.iter().map(|function| function.name.as_str()).collect();
+    let functions: Vec<&FunctionName> =
+        project.functions.iter().map(|function| &function.name).collect();
     let mut text = format!(
         "{}: app {}, {}",
         format::shorten(&file).display(),
@@ -48,11 +49,6 @@ pub(crate) fn run(args: &args::Check) -> Result<Outcome> {
     for source in &missing {
         text.push_str(&format!("not built yet: {}\n", source.display()));
     }
-    let data = json!({
-        "app": project.app,
-        "functions": functions,
-        "environments": environments,
-        "not_built": missing,
-    });
+    let data = Checked { app: &project.app, functions, environments, not_built: missing };
     Outcome::new(&data, text)
 }

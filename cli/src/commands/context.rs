@@ -1,9 +1,14 @@
 //! `faas context list | use`
 
 use crate::{
-    args::ContextVerb, context::Context, error::Result, format::Table, logins::Logins, ui::Outcome,
+    args::ContextVerb,
+    context::Context,
+    documents::{ContextChosen, ContextList, StoredContext},
+    error::Result,
+    format::Table,
+    logins::Logins,
+    ui::Outcome,
 };
-use serde_json::json;
 
 pub(crate) fn run(context: &Context, args: ContextVerb) -> Result<Outcome> {
     match args {
@@ -11,7 +16,7 @@ pub(crate) fn run(context: &Context, args: ContextVerb) -> Result<Outcome> {
         ContextVerb::Use(args) => {
             let login = Logins::load()?.choose(&args.name)?;
             context.ui.notice(&format!("{} ({}) is in use from now on", args.name, login.server));
-            Outcome::new(&json!({ "context": args.name, "server": login.server }), "")
+            Outcome::new(&ContextChosen { context: &args.name, server: login.server }, "")
         }
     }
 }
@@ -25,14 +30,17 @@ fn list(context: &Context) -> Result<Outcome> {
         let current = stored.is_current(&name);
         let has_token = login.token()?.is_some();
         let word = |yes: bool, word: &str| if yes { word.to_owned() } else { String::new() };
-        contexts.push(json!({
-            "name": name, "server": login.server, "current": current, "has_token": has_token,
-        }));
-        table.row([name, word(current, "yes"), login.server, word(has_token, "stored")]);
+        table.row([
+            name.clone(),
+            word(current, "yes"),
+            login.server.clone(),
+            word(has_token, "stored"),
+        ]);
+        contexts.push(StoredContext { name, server: login.server, current, has_token });
     }
     if contexts.is_empty() {
         context.ui.notice("no contexts; `faas login URL` stores one");
-        return Outcome::new(&json!({ "contexts": contexts }), "");
+        return Outcome::new(&ContextList { contexts }, "");
     }
-    Outcome::new(&json!({ "contexts": contexts }), table.to_text())
+    Outcome::new(&ContextList { contexts }, table.to_text())
 }

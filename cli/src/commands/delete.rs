@@ -3,11 +3,11 @@
 use crate::{
     args,
     context::Context,
+    documents::Deleted,
     error::{CliError, Exit, Result},
     format,
     ui::Outcome,
 };
-use serde_json::json;
 
 pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> {
     let app = &args.app;
@@ -25,5 +25,5 @@ pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> 
     }
     client.delete(app).await?;
     context.ui.notice(&format!("deleted {app}"));
-    Outcome::new(&json!({ "app": app }), "")
+    Outcome::new(&Deleted { app }, "")
 }

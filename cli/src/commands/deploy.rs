@@ -7,6 +7,7 @@ use crate::{
     client::{Client, DeployOptions},
     context::Context,
     diff,
+    documents::DryRun,
     error::{CliError, Exit, Result},
     format::{self, Table},
     project::{Project, ProjectFunction},
@@ -17,7 +18,6 @@ use faas_api::{
     AppName, DeployEvent, Deployed, Digest, ErrorCode, Manifest, Settings, Version,
     manifest::{CanaryWish, NewVersion},
 };
-use serde_json::json;
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -139,7 +139,7 @@ async fn dry_run(
         false => diff::to_text(&changes),
     };
     text.push_str(&format!("{} to send; nothing was changed\n", artifacts_of(missing.len())));
-    let data = json!({ "app": app, "dry_run": true, "changes": changes, "missing": missing });
+    let data = DryRun { app, dry_run: true, changes, missing };
     Outcome::new(&data, text)
 }
 

@@ -2,10 +2,9 @@
 
 use super::deploy::{built, live_version};
 use crate::{
-    args, build, context::Context, diff, error::Result, project::Project, release::Artifacts,
-    ui::Outcome,
+    args, build, context::Context, diff, documents::Differences, error::Result, project::Project,
+    release::Artifacts, ui::Outcome,
 };
-use serde_json::json;
 use std::path::Path;
 
 pub(crate) async fn run(context: &Context, args: &args::Diff) -> Result<Outcome> {
@@ -27,5 +26,5 @@ pub(crate) async fn run(context: &Context, args: &args::Diff) -> Result<Outcome>
         (Some(version), false) => format!("{app} {version} → new\n{}", diff::to_text(&changes)),
         (None, _) => format!("{app} is not deployed yet\n{}", diff::to_text(&changes)),
     };
-    Outcome::new(&json!({ "app": app, "against": against, "changes": changes }), text)
+    Outcome::new(&Differences { app, against, changes }, text)
 }

@@ -5,6 +5,7 @@ use crate::{
     artifact::io_text,
     client,
     context::Context,
+    documents::Invoked,
     error::{CliError, Exit, Result},
     format,
     ui::{Outcome, Ui},
@@ -15,7 +16,6 @@ use reqwest::{
     Method, Response, Url,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
-use serde_json::{Value, json};
 use std::{io::Read, time::Instant};
 
 pub(crate) async fn run(context: &Context, args: args::Invoke) -> Result<Outcome> {
@@ -131,16 +131,15 @@ fn failure(app: &AppName, response: &Response) -> Option<CliError> {
 
 async fn collect(url: &Url, response: Response, failure: Option<CliError>) -> Result<Outcome> {
     let status = response.status().as_u16();
-    let mut headers: Vec<Value> = Vec::new();
-    for (name, value) in response.headers() {
-        headers.push(json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
-    }
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = response.headers().iter().map(|(name, value)| [name.to_string(), text(value)]);
+    let headers = headers.collect();
     let body = response.bytes().await.map_err(|error| broken(url, &error))?;
-    let (key, body) = match std::str::from_utf8(&body) {
-        Ok(text) => ("body", text.to_owned()),
-        Err(_) => ("body_base64", BASE64_STANDARD.encode(&body)),
+    let (body, body_base64) = match String::from_utf8(body.into()) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
     };
-    let data = json!({ "url": url.as_str(), "status": status, "headers": headers, key: body });
+    let data = Invoked { url: url.to_string(), status, headers, body, body_base64 };
     Ok(Outcome::new(&data, "")?.failure(failure))
 }
 

@@ -3,13 +3,13 @@
 use crate::{
     args,
     context::Context,
+    documents::KeyRevoked,
     error::{CliError, Exit, Result},
     format::{self, Table},
     ui::Outcome,
 };
 use faas_api::{ApiKey, FunctionName, NewKey};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
 
 pub(crate) async fn run(context: &Context, verb: args::KeyVerb) -> Result<Outcome> {
     match verb {
@@ -65,7 +65,7 @@ async fn revoke(context: &Context, args: &args::KeyRevoke) -> Result<Outcome> {
     }
     context.client()?.revoke_key(app, key).await?;
     context.ui.notice(&format!("revoked {key}"));
-    Outcome::new(&json!({ "app": app, "key": key }), "")
+    Outcome::new(&KeyRevoked { app, key }, "")
 }
 
 fn functions_of(key: &ApiKey) -> String {

@@ -6,12 +6,12 @@ use crate::{
     artifact::io_text,
     client::{self, Client, Token},
     context::Context,
+    documents::LoggedIn,
     error::{CliError, Result},
     format,
     logins::{self, Logins},
     ui::Outcome,
 };
-use serde_json::json;
 use std::io::{self, Read as _};
 
 /// No token is longer.
@@ -45,7 +45,7 @@ pub(crate) async fn run(context: &Context, args: args::Login) -> Result<Outcome>
     if std::env::var_os("FAAS_TOKEN").is_some_and(|token| !token.is_empty()) {
         context.ui.notice("FAAS_TOKEN is set and wins over what is stored");
     }
-    Outcome::new(&json!({ "context": name, "server": shown, "whoami": who }), "")
+    Outcome::new(&LoggedIn { context: name, server: shown, whoami: who }, "")
 }
 
 /// The token of the command line, of standard input, or of whoever can be asked.

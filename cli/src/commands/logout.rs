@@ -3,11 +3,11 @@
 use crate::{
     args,
     context::Context,
+    documents::LoggedOut,
     error::{CliError, Result},
     logins::Logins,
     ui::Outcome,
 };
-use serde_json::json;
 
 pub(crate) fn run(context: &Context, args: args::Logout) -> Result<Outcome> {
     let mut stored = Logins::load()?;
@@ -20,5 +20,5 @@ pub(crate) fn run(context: &Context, args: args::Logout) -> Result<Outcome> {
     })?;
     stored.remove(&name)?;
     context.ui.notice(&format!("forgot {name}; its token is still good until it is revoked"));
-    Outcome::new(&json!({ "context": name }), "")
+    Outcome::new(&LoggedOut { context: name }, "")
 }

@@ -159,12 +159,17 @@ fn wants_json(args: &[OsString]) -> bool {
     form.or_else(|| std::env::var("FAAS_OUTPUT").ok()).as_deref() == Some("json")
 }
 
-/// The verb on a command line that does not parse as a whole.
+/// The verb on a command line that does not parse as a whole, as far as there is one.
 fn verb_of(args: &[OsString]) -> String {
     let cli = Cli::command();
-    let verb = args.iter().skip(1).filter_map(|word| word.to_str()).find_map(|word| {
+    let mut command = &cli;
+    let mut words = Vec::new();
+    for word in args.iter().skip(1).filter_map(|word| word.to_str()) {
         // Finds a verb by its alias too.
-        cli.find_subcommand(word).map(|verb| verb.get_name().to_owned())
-    });
-    verb.unwrap_or_else(|| "faas".to_owned())
+        if let Some(verb) = command.find_subcommand(word) {
+            words.push(verb.get_name());
+            command = verb;
+        }
+    }
+    if words.is_empty() { "faas".to_owned() } else { words.join(" ") }
 }

@@ -4,11 +4,11 @@ use crate::{
     args::{self, Lang},
     artifact::io_text,
     context::Context,
+    documents::Started,
     error::{CliError, Exit, Result},
     ui::Outcome,
 };
 use faas_api::AppName;
-use serde_json::json;
 use std::path::Path;
 
 /// A file of a template: where it goes, and its text.
@@ -57,7 +57,7 @@ pub(crate) fn run(context: &Context, args: &args::New) -> Result<Outcome> {
     let folder = dir.display();
     context.ui.notice(&format!("created {folder}/  (faas.toml, {shown}, README.md)"));
     context.ui.notice(&format!("next: cd {folder} && faas dev"));
-    Outcome::new(&json!({ "app": name, "path": dir, "files": written }), "")
+    Outcome::new(&Started { app: &name, path: dir, files: written }, "")
 }
 
 fn app_name(dir: &Path) -> Result<AppName> {

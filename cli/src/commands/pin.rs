@@ -1,7 +1,6 @@
 //! `faas pin APP VERSION`, `faas unpin APP VERSION`
 
-use crate::{args, context::Context, error::Result, ui::Outcome};
-use serde_json::json;
+use crate::{args, context::Context, documents::Pinned, error::Result, ui::Outcome};
 
 pub(crate) async fn run(context: &Context, args: &args::Pin, pinned: bool) -> Result<Outcome> {
     context.client()?.pin(&args.app, args.version, pinned).await?;
@@ -9,5 +8,5 @@ pub(crate) async fn run(context: &Context, args: &args::Pin, pinned: bool) -> Re
         true => format!("{} is kept until it is unpinned\n", args.version),
         false => format!("{} is kept as any other version\n", args.version),
     };
-    Outcome::new(&json!({ "app": args.app, "version": args.version, "pinned": pinned }), text)
+    Outcome::new(&Pinned { app: &args.app, version: args.version, pinned }, text)
 }

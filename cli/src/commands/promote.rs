@@ -7,7 +7,7 @@ use crate::{
     format,
     ui::Outcome,
 };
-use faas_api::{Canary, Traffic, apps};
+use faas_api::{AppName, Canary, ErrorCode, Traffic, apps};
 use std::time::Instant;
 
 pub(crate) async fn run(context: &Context, args: &args::Promote) -> Result<Outcome> {
@@ -32,15 +32,8 @@ pub(crate) async fn run(context: &Context, args: &args::Promote) -> Result<Outco
         }
     };
     let started = Instant::now();
-    let changed = client.set_traffic(&args.app, &traffic, etag.as_deref()).await.map_err(
-        |error| match error.exit {
-            Exit::Conflict if error.hint.is_none() => error.hint(format!(
-                "it changed in between; look at `faas versions {}`, then try again",
-                args.app
-            )),
-            _ => error,
-        },
-    )?;
+    let changed = client.set_traffic(&args.app, &traffic, etag.as_deref()).await;
+    let changed = changed.map_err(|error| changed_meanwhile(error, &args.app))?;
     let took = format::duration(started.elapsed());
     let aborts = changed.traffic.canary.map(|canary| {
         format!(" · aborts by itself above {} % failures", canary.abort_above_percent)
@@ -48,4 +41,13 @@ pub(crate) async fn run(context: &Context, args: &args::Promote) -> Result<Outco
     let (now, was) = (&changed.traffic, &changed.previous);
     let text = format!("{now} live (was {was}), {took}{}\n", aborts.unwrap_or_default());
     Outcome::new(&changed, text)
+}
+
+/// The server speaks of tags, which nobody here has seen.
+pub(super) fn changed_meanwhile(mut error: CliError, app: &AppName) -> CliError {
+    if error.code == ErrorCode::Conflict.as_str() {
+        error.message = format!("`{app}` changed in between; its traffic is left as it is");
+        return error.hint(format!("look at `faas versions {app}`, then try again"));
+    }
+    error
 }

@@ -4,13 +4,13 @@ use crate::{
     args,
     artifact::io_text,
     context::Context,
+    documents::BackupRestored,
     error::{CliError, Exit, Result},
     format,
     ui::Outcome,
 };
 use faas_runtime::{RestoreError, Restored, config::default_data_dir};
 use jiff::Timestamp;
-use serde_json::json;
 use std::{
     fs::File,
     io::{self, Read},
@@ -39,14 +39,7 @@ pub(crate) async fn run(context: &Context, args: args::Restore) -> Result<Outcom
         format::printable(&faas),
     ));
     let text = format!("{}\n", data_dir.display());
-    let data = json!({
-        "data_dir": data_dir,
-        "created_at": created_at,
-        "faas": faas,
-        "files": files,
-        "bytes": bytes,
-        "apps": apps,
-    });
+    let data = BackupRestored { data_dir, created_at, faas, files, bytes, apps };
     Outcome::new(&data, text)
 }
 

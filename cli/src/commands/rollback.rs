@@ -1,5 +1,6 @@
 //! `faas rollback APP [VERSION]`
 
+use super::promote::changed_meanwhile;
 use crate::{
     args,
     context::Context,
@@ -24,15 +25,8 @@ pub(crate) async fn run(context: &Context, args: &args::Rollback) -> Result<Outc
         return Outcome::new(&unchanged, format!("{version} live already\n"));
     }
     let started = Instant::now();
-    let changed = client.set_traffic(&args.app, &traffic, etag.as_deref()).await.map_err(
-        |error| match error.exit {
-            Exit::Conflict if error.hint.is_none() => error.hint(format!(
-                "it changed in between; look at `faas versions {}`, then try again",
-                args.app
-            )),
-            _ => error,
-        },
-    )?;
+    let changed = client.set_traffic(&args.app, &traffic, etag.as_deref()).await;
+    let changed = changed.map_err(|error| changed_meanwhile(error, &args.app))?;
     let took = format::duration(started.elapsed());
     let was = &changed.previous;
     let text = format!("{version} live (was {was}), {took}, nothing recompiled\n");

@@ -4,6 +4,7 @@ use crate::{
     args::{self, SecretVerb},
     artifact::io_text,
     context::Context,
+    documents::{SecretsRemoved, SecretsSet},
     dotenv,
     error::{CliError, Exit, Result},
     format::{self, Table},
@@ -11,7 +12,6 @@ use crate::{
 };
 use faas_api::{AppName, ErrorCode, VarName, configuration::MAX_SECRET_LEN};
 use jiff::Timestamp;
-use serde_json::json;
 use std::io::{self, Read as _};
 
 /// What is read at most, in bytes: enough to say how long a value that is too long is.
@@ -96,7 +96,7 @@ async fn remove(context: &Context, app: &AppName, names: &[VarName]) -> Result<O
         client.remove_secret(app, name).await?;
         context.ui.notice(&format!("removed {name} of {app}"));
     }
-    Outcome::new(&json!({ "app": app, "removed": names }), "")
+    Outcome::new(&SecretsRemoved { app, removed: names }, "")
 }
 
 async fn import(context: &Context, app: &AppName, entries: dotenv::Entries) -> Result<Outcome> {
@@ -107,5 +107,5 @@ async fn import(context: &Context, app: &AppName, entries: dotenv::Entries) -> R
         context.ui.notice(&format!("set {name} of {app}"));
         names.push(name);
     }
-    Outcome::new(&json!({ "app": app, "set": names }), "")
+    Outcome::new(&SecretsSet { app, set: names }, "")
 }

@@ -4,12 +4,12 @@ use super::no_runtime;
 use crate::{
     args,
     context::Context,
+    documents::Serving,
     error::{CliError, Exit, Result},
     format,
     ui::{Outcome, Ui},
 };
 use faas_runtime::{Config, Ready, RunError, Shutdown};
-use serde_json::json;
 use std::{
     sync::{
         Arc,
@@ -64,11 +64,7 @@ fn announce(ui: &Ui, ready: &Ready) {
     let redirect = ready.redirect.map(|address| format!("http://{address}"));
     ui.banner(&banner(ready));
     let said = if ui.is_json() {
-        let mut document = json!({ "ingress": ingress, "admin": admin });
-        if let (Some(redirect), Some(fields)) = (redirect, document.as_object_mut()) {
-            fields.insert("redirect".to_owned(), redirect.into());
-        }
-        ui.json_result(&document)
+        ui.json_result(&Serving { ingress, admin, redirect })
     } else {
         let redirect = redirect.map(|address| format!("redirect {address}\n"));
         let redirect = redirect.unwrap_or_default();

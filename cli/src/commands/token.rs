@@ -3,13 +3,13 @@
 use crate::{
     args,
     context::Context,
+    documents::TokenRevoked,
     error::Result,
     format::{self, Table},
     ui::Outcome,
 };
 use faas_api::{NewToken, Scope, Token};
 use jiff::Timestamp;
-use serde_json::json;
 
 pub(crate) async fn run(context: &Context, args: args::Token) -> Result<Outcome> {
     match args {
@@ -79,7 +79,7 @@ async fn revoke(context: &Context, args: &args::TokenRevoke) -> Result<Outcome> 
     let id = &args.id;
     context.client()?.revoke_token(id).await?;
     context.ui.notice(&format!("revoked {id}"));
-    Outcome::new(&json!({ "id": id }), "")
+    Outcome::new(&TokenRevoked { id }, "")
 }
 
 fn joined(items: &[impl ToString]) -> String {
