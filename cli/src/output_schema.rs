@@ -166,9 +166,7 @@ const FORMS: &[(&[&str], &str)] = &[
 
 fn forms() -> [(&'static str, Value); 5] {
     let name = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
-    let text = |description: &str, pattern: &str| {
-        json!({ "description": description, "type": "string", "pattern": pattern })
-    };
+    let text = |description: &str, pattern: &str| json!({ "description": description, "type": "string", "pattern": pattern });
     [
         ("AppName", text("An app's name.", name)),
         ("FunctionName", text("A function's name, unique inside its app.", name)),
@@ -372,9 +370,7 @@ fn parts(value: &Value, found: &mut BTreeSet<String>) {
 
 /// The documents of a verb.
 fn documents_of(verb: &str, about: &str, prints: &Prints, error: &Value) -> Value {
-    let frame = |ok: bool| {
-        json!({ "ok": { "const": ok }, "command": { "const": verb }, "schema": { "const": 1 } })
-    };
+    let frame = |ok: bool| json!({ "ok": { "const": ok }, "command": { "const": verb }, "schema": { "const": 1 } });
     let mut failure = json!({
         "type": "object",
         "required": ["ok", "command", "schema", "error"],
@@ -423,7 +419,9 @@ fn schema() -> Value {
         let does = about.get(*verb).map_or("", String::as_str);
         let about = match prints {
             Prints::Nothing => format!("{name} without a verb, or with one that is none."),
-            Prints::Lines => format!("{name}: {does}. Prints JSON lines; this document only fails."),
+            Prints::Lines => {
+                format!("{name}: {does}. Prints JSON lines; this document only fails.")
+            }
             _ => format!("{name}: {does}."),
         };
         defs.push((verb.replace(' ', "-"), documents_of(verb, &about, prints, &error)));
