@@ -42,7 +42,7 @@
 //!
 //! # Asking others
 //!
-//! [`fetch`] sends a request to a server that the manifest grants, or to another function of the
+//! [`fetch()`] sends a request to a server that the manifest grants, or to another function of the
 //! app, and streams both bodies.
 //!
 //! # Tests
