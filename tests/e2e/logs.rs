@@ -145,7 +145,6 @@ fn filters_choose_lines() {
         ("function=A", "cannot stand in a name"),
         ("grep=(", "unclosed group"),
         ("until=soon", "`until` is not a time"),
-        ("until=1m&follow=true", "exclude each other"),
         ("sttaus=500", "unknown field"),
     ] {
         let answer = node.api(Request::get(&format!("/v1/apps/http02/logs?{query}")));

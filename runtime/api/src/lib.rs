@@ -15,6 +15,7 @@ pub mod keys;
 pub mod logs;
 pub mod manifest;
 pub mod names;
+mod object;
 pub mod outbound;
 pub mod routes;
 pub mod tokens;

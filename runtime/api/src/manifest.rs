@@ -6,6 +6,7 @@
 use crate::{
     Digest, FunctionName, OutboundHost, Reuse, Route, Sticky,
     names::{Domain, VarName},
+    object,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -53,10 +54,14 @@ pub struct FunctionSpec {
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
     pub digest: Digest,
     /// How far its requests share instances; absent: not at all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "object::or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub reuse: Option<Reuse>,
     /// Everything else about it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::only")]
     pub settings: Settings,
 }
 
@@ -84,19 +89,19 @@ pub struct Settings {
     #[schema(value_type = Vec<String>, max_items = 128)]
     pub secrets: Vec<VarName>,
     /// What it may reach.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "object::only", skip_serializing_if = "is_default")]
     pub grants: Grants,
     /// What a call may use, where that is not the node's default.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "object::only", skip_serializing_if = "is_default")]
     pub limits: LimitWishes,
     /// Who may call it.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "object::only", skip_serializing_if = "is_default")]
     pub auth: Auth,
     /// How often each client may call it; absent: as often as it likes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object::or_null", skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
     /// Which web pages of other origins may call it; absent: the function answers for itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object::or_null", skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
 }
 
@@ -217,6 +222,7 @@ pub struct Cors {
 #[serde(deny_unknown_fields)]
 pub struct NewVersion {
     /// What the version is made of.
+    #[serde(deserialize_with = "object::only")]
     pub manifest: Manifest,
     /// What is deployed, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -227,7 +233,11 @@ pub struct NewVersion {
     #[schema(default = true)]
     pub activate: bool,
     /// Gives it a part of the traffic instead of all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "object::or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub canary: Option<CanaryWish>,
     /// Checks everything and changes nothing.
     #[serde(default)]

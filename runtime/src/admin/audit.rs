@@ -9,7 +9,7 @@ use super::{
     access::{self, Place, Target},
     auth::Principal,
     error::ApiError,
-    extract::Query,
+    extract::{Query, bad_query},
     logs,
     openapi::Common,
 };
@@ -269,12 +269,11 @@ pub(super) async fn read(
             .map(|apps| apps.iter().map(ToString::to_string).collect()),
     };
     let since = query.since.as_deref().map(|text| logs::time("since", text, clock::now()));
-    let wanted = JournalQuery {
-        subjects,
-        since: since.transpose()?,
-        before: query.before,
-        limit: query.limit.unwrap_or(LIMIT).min(MAX_LIMIT),
-    };
+    let limit = query.limit.unwrap_or(LIMIT);
+    if limit > MAX_LIMIT {
+        return Err(bad_query(&format!("`limit` is {limit}, and at most {MAX_LIMIT}")));
+    }
+    let wanted = JournalQuery { subjects, since: since.transpose()?, before: query.before, limit };
     let records = api.parts.journal.read(wanted).await?;
     let entries = records.into_iter().filter_map(|(seq, record)| entry(seq, record)).collect();
     Ok(Json(AuditList { entries }))

@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use faas_api::{FunctionName, LogLevel, LogLine, VersionId};
+use faas_api::{ErrorCode, FunctionName, LogLevel, LogLine, VersionId};
 use futures::{Stream, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -75,7 +75,8 @@ pub(super) struct LogsQuery {
 impl LogsQuery {
     fn wanted(&self) -> Result<guest_logs::Query, ApiError> {
         if self.follow && self.until.is_some() {
-            return Err(bad_query("`until` and `follow` exclude each other"));
+            return Err(ApiError::new(ErrorCode::Unprocessable)
+                .detail("query: `until` and `follow` exclude each other"));
         }
         let now = clock::now();
         let since = self.since.as_deref().map(|text| time("since", text, now)).transpose()?;

@@ -154,7 +154,9 @@ fn understood(
     let usual = until.saturating_sub(USUAL_SPAN).unwrap_or(Timestamp::MIN);
     let since = point("since", since.as_deref())?.unwrap_or(usual);
     if since > until {
-        return Err(bad_query("`since` is after `until`"));
+        return Err(
+            ApiError::new(ErrorCode::Unprocessable).detail("query: `since` is after `until`")
+        );
     }
     let usual_group = if app.is_some() { UsageGroup::Function } else { UsageGroup::App };
     let group = group.unwrap_or(usual_group);

@@ -84,7 +84,6 @@ async fn lines_are_chosen_and_written_in_both_forms() {
         "folow=true",
         "since=",
         "until=1w",
-        "until=1s&follow=true",
         "status=0",
         "level=WARN",
         "version=1",
@@ -93,6 +92,8 @@ async fn lines_are_chosen_and_written_in_both_forms() {
     ] {
         node.ask("GET", &format!("{TARGET}?{bad}")).await.error(ErrorCode::BadRequest);
     }
+    let both = format!("{TARGET}?until=1s&follow=true");
+    node.ask("GET", &both).await.error(ErrorCode::Unprocessable);
     node.ask("GET", "/v1/apps/nobody/logs").await.error(ErrorCode::NotFound);
 }
 
