@@ -30,9 +30,9 @@ mod format;
 mod log_view;
 mod logins;
 mod ndjson;
-mod project;
 #[cfg(all(test, feature = "serve"))]
 mod output_schema;
+mod project;
 #[cfg(test)]
 mod reference;
 mod release;

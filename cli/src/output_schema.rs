@@ -101,7 +101,9 @@ fn invoked(types: &mut Types) -> Value {
 fn lines(types: &mut Types) -> [(&'static str, Value); 2] {
     let [line, deployed] = [types.part::<LogLine>(), types.part::<Deployed>()];
     let error = types.add::<ErrorDocument<'_>>();
-    let is = |words: &[&str]| json!({ "required": ["event"], "properties": { "event": { "enum": words } } });
+    let is = |words: &[&str]| -> Value {
+        json!({ "required": ["event"], "properties": { "event": { "enum": words } } })
+    };
     let event = json!({
         "description": "A line of `faas dev`: what happened.",
         "oneOf": [
@@ -166,7 +168,7 @@ const FORMS: &[(&[&str], &str)] = &[
 
 fn forms() -> [(&'static str, Value); 5] {
     let name = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
-    let text = |description: &str, pattern: &str| {
+    let text = |description: &str, pattern: &str| -> Value {
         json!({ "description": description, "type": "string", "pattern": pattern })
     };
     [
@@ -372,7 +374,7 @@ fn parts(value: &Value, found: &mut BTreeSet<String>) {
 
 /// The documents of a verb.
 fn documents_of(verb: &str, about: &str, prints: &Prints, error: &Value) -> Value {
-    let frame = |ok: bool| {
+    let frame = |ok: bool| -> Value {
         json!({ "ok": { "const": ok }, "command": { "const": verb }, "schema": { "const": 1 } })
     };
     let mut failure = json!({
@@ -423,7 +425,9 @@ fn schema() -> Value {
         let does = about.get(*verb).map_or("", String::as_str);
         let about = match prints {
             Prints::Nothing => format!("{name} without a verb, or with one that is none."),
-            Prints::Lines => format!("{name}: {does}. Prints JSON lines; this document only fails."),
+            Prints::Lines => {
+                format!("{name}: {does}. Prints JSON lines; this document only fails.")
+            }
             _ => format!("{name}: {does}."),
         };
         defs.push((verb.replace(' ', "-"), documents_of(verb, &about, prints, &error)));

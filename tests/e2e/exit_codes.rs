@@ -12,12 +12,7 @@ use faas_tests::{
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
-    collections::BTreeSet,
-    fs,
-    net::TcpListener,
-    os::unix::fs::symlink,
-    path::PathBuf,
-    thread,
+    collections::BTreeSet, fs, net::TcpListener, os::unix::fs::symlink, path::PathBuf, thread,
     time::Duration,
 };
 
@@ -55,7 +50,10 @@ impl World {
         project("types", &APP.replace("\"a.wasm\"", "7"));
         project("greedy", &format!("{APP}limits = {{ cpu = \"11s\" }}\n"));
         project("secretive", &format!("{APP}secrets = [\"KEY\"]\n"));
-        project("unhealthy", &APP.replace("[functions", "health = \"/status?code=503\"\n\n[functions"));
+        project(
+            "unhealthy",
+            &APP.replace("[functions", "health = \"/status?code=503\"\n\n[functions"),
+        );
         file("unhealthy/a.wasm", &Guest::Http02.wasm());
         let domain = |name: &str| {
             APP.replace("shop", name).replace("\n\n", "\ndomains = [\"shop.example.com\"]\n\n")
@@ -254,6 +252,8 @@ fn what_is_in_the_way(world: &mut World) {
     world.row(5, "a data directory in use", &serve, "in_use");
     let listen = format!("dev shop --listen {}", world.node.ingress());
     world.row(5, "an address in use", &listen, "listen");
+    let listen = format!("serve --data-dir other --listen {}", world.node.ingress());
+    world.row(5, "a server's address in use", &listen, "listen");
     // Somebody else changes the traffic between what the command read and what it writes.
     let admin = world.node.admin();
     let token = world.node.token();
@@ -286,7 +286,8 @@ fn what_is_in_the_way(world: &mut World) {
 
 fn what_is_not_there(world: &mut World) {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for verb in ["list", "deploy hello.wasm", "logs hello -f", "whoami", "-C shop deploy --timeout 0"]
+    for verb in
+        ["list", "deploy hello.wasm", "logs hello -f", "whoami", "-C shop deploy --timeout 0"]
     {
         let words = format!("{verb} --server http://{nobody} --token x");
         world.row(6, "nobody answers", &words, "unreachable");

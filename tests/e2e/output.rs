@@ -27,9 +27,8 @@ fn table(header: &str) -> Vec<Vec<String>> {
     let page = document("cli.md");
     let (_, table) = page.split_once(header).unwrap_or_else(|| panic!("no table {header}"));
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
-    let cells = |row: &str| {
-        row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
-    };
+    let cells =
+        |row: &str| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
     rows.map(cells).collect()
 }
 
@@ -55,9 +54,9 @@ impl Promise {
             cell.split(", ").map(|word| word.trim_matches('`').to_owned()).collect()
         };
         let rows = table("| code | exit | when |");
-        let own = rows.iter().flat_map(|row| {
-            words(&row[0]).into_iter().map(|word| (word, row[1].parse().unwrap()))
-        });
+        let own = rows
+            .iter()
+            .flat_map(|row| words(&row[0]).into_iter().map(|word| (word, row[1].parse().unwrap())));
         let errors = document("errors.md");
         let servers = errors.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
         Self {

@@ -3,15 +3,13 @@
 use crate::{
     args,
     client::{LogQuery, LogStream},
-    context::Context,
+    context::{Context, app_here},
     error::{CliError, Exit, Result},
     log_view::{LogView, Style},
-    project::Project,
     ui::{Outcome, Ui},
 };
 use faas_api::{AppName, ErrorCode, StatusSet};
-use jiff::Timestamp;
-use std::path::Path;
+use jiff::{Timestamp, civil::Date};
 
 pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> {
     let query = query(&args)?;
@@ -24,15 +22,11 @@ pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> 
     }
 }
 
-/// Whose log is shown: the app that is named, else the project's; outside of one, all of them.
-fn app(named: Option<AppName>, all: bool) -> Result<Option<AppName>> {
-    if named.is_some() || all {
-        return Ok(named);
-    }
-    match Project::find(Path::new("."), None) {
-        Ok(project) => Ok(Some(project.app)),
-        Err(error) if error.code == "no_project" => Ok(None),
-        Err(error) => Err(error),
+/// Whom it is about: the app that is named, else the project's; outside of one, all of them.
+pub(super) fn app(named: Option<AppName>, all: bool) -> Result<Option<AppName>> {
+    match named.is_some() || all {
+        true => Ok(named),
+        false => app_here(),
     }
 }
 
@@ -62,17 +56,17 @@ fn query(args: &args::Logs) -> Result<LogQuery> {
     Ok(LogQuery { follow: args.follow, filters })
 }
 
-/// A time (RFC 3339), or a number and a unit.
+/// A time (RFC 3339), a date, or a number and a unit.
 pub(super) fn check_time(flag: &str, time: &str) -> Result<()> {
     let number = time.strip_suffix(['s', 'm', 'h', 'd']);
     let is_number =
         |number: &str| number.bytes().all(|b| b.is_ascii_digit()) && number.parse::<u32>().is_ok();
     let relative = number.is_some_and(is_number);
-    if relative || time.parse::<Timestamp>().is_ok() {
+    if relative || time.parse::<Timestamp>().is_ok() || time.parse::<Date>().is_ok() {
         return Ok(());
     }
     Err(CliError::usage(format!("{flag}: `{time}` is no time"))
-        .hint("write 30s, 10m, 2h, 1d, or a time as 2026-11-20T12:00:00Z"))
+        .hint("write 10m, 24h, 7d, 2026-11-20, or a time as 2026-11-20T12:00:00Z"))
 }
 
 /// What a server does not understand of a query came from the command line.

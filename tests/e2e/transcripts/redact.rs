@@ -13,6 +13,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b01[0-9A-Za-z]{24}\b", "REQUEST-ID"),
     (r"\b[0-9a-f]{10}\b", "TOKEN-ID"),
     // Moments.
+    (r"(?m)^date: .*GMT$", "date: TIME"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "TIME"),
     (r"\b\d\d:\d\d:\d\d\.\d{3}\b", "TIME"),
     (r"\b\d{4}-\d\d-\d\d\b", "DATE"),
@@ -20,6 +21,8 @@ const VOLATILE: &[(&str, &str)] = &[
     // Durations as people read them. A limit is a whole number of seconds, or has more digits.
     (r"(< )?\b\d\.\d+ m?s\b|\b\d{1,2}\.\d s\b|\b\d{1,2} ms\b|\b\d+ min \d+ s\b", "N ms"),
     (r"\b(< )?[\d.]+ GB-s\b", "N GB-s"),
+    // Lines of the test guests' sources.
+    (r"\.rs:\d+(:\d+)?", ".rs:LINE"),
     // This machine, and this release.
     (r"(pool +)[\d,]+ instances · \d+ MiB", "${1}N instances · N MiB"),
     (r"worst case [\d.]+ of [\d.]+ GiB", "worst case N of N GiB"),
@@ -45,9 +48,9 @@ impl Redact {
         }
     }
 
-    /// Writes an address otherwise.
-    pub(super) fn address(&mut self, address: &str, by: &str) {
-        self.fixed.push((address.to_owned(), by.to_owned()));
+    /// Writes a text otherwise.
+    pub(super) fn text(&mut self, text: &str, by: &str) {
+        self.fixed.push((text.to_owned(), by.to_owned()));
     }
 
     /// A command and what it showed. Columns beside something that was replaced would be as wide as
@@ -57,13 +60,14 @@ impl Redact {
         for (found, by) in &self.fixed {
             stable = stable.replace(found, by);
         }
-        let before = stable.clone();
         for (pattern, by) in &self.patterns {
             stable = pattern.replace_all(&stable, *by).into_owned();
         }
-        match stable == before {
-            true => stable,
-            false => self.spaces.replace_all(&stable, "$1  ").into_owned(),
+        if stable != text {
+            stable = self.spaces.replace_all(&stable, "$1  ").into_owned();
         }
+        // Blanks at the end of a line are nothing that a person sees.
+        let lines: Vec<&str> = stable.split('\n').map(str::trim_end).collect();
+        lines.join("\n")
     }
 }
