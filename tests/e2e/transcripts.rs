@@ -120,6 +120,8 @@ fn errors_say_what_and_what_to_do() {
     session.note("A server that is not there.");
     session.run("faas list --server http://127.0.0.1:1");
     session.run("faas list --server http://127.0.0.1:1 -o json");
+    session.run("faas serve --data-dir other --listen 127.0.0.1:8080");
+    session.run("faas dev orders --listen 127.0.0.1:8080");
     session.run("faas -C orders deploy -o json");
 
     session.note("A mistake on the command line.");
@@ -143,10 +145,12 @@ fn when_a_function_fails() {
     session.note("The developer gets everything.");
     session.run(&format!("faas logs http02 --request-id {}", id.trim()));
     session.run("faas invoke http02/spin");
-    session.run("faas logs http02 --limit 1");
+    session.run("faas logs http02 --limit 2");
     session.run("faas invoke http02/no-response -i");
-    session.run("faas logs http02 --status 5xx --limit 1 -o json | wc -l");
-    session.run("faas logs http02 --request-id nothing");
+    session.run("faas logs http02 --limit 2 --status 500");
+    session.run("faas invoke http02/nothing");
+    session.run("faas logs http02 --limit 1");
+    session.run("faas logs http02 --status 418");
     session.is("failures");
 }
 
@@ -249,7 +253,7 @@ fn access() {
     let mut session = Session::on(&node);
     session.file("hello.wasm", says("Hello"));
     session.run("faas deploy hello.wasm");
-    session.run("faas token create --name ci --app hello --can deploy --expires 90d");
+    let ci = session.run("faas token create --name ci --app hello --can deploy --expires 90d");
     let reader = session.run("faas token create --name reader");
     let short = session.run("faas token create --name short --expires 1s");
     session.run("faas token list");
@@ -291,6 +295,9 @@ fn access() {
     session.variable("FAAS_DATA_DIR", node.data_dir());
     session.variable("FAAS_SERVER", format!("http://{}", node.admin()));
     session.run("faas token revoke 0000000000");
+    let id = ci.split("token ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    session.run(&format!("faas token revoke {id}"));
+    session.run("faas token list --all");
     session.run("faas audit");
     session.is("access");
 }

@@ -86,6 +86,7 @@ async fn pass_on(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
 
 async fn show(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
     let mut view = LogView::new(Style::Full);
+    let mut any = false;
     loop {
         let line = tokio::select! {
             line = stream.next() => line,
@@ -97,10 +98,14 @@ async fn show(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
         match line {
             // A line that only a newer `faas` can read is not shown.
             Ok(Some(line)) => {
+                any = true;
                 let text = serde_json::from_value(line).map(|line| view.push(line));
                 ui.text(&text.unwrap_or_default())?;
             }
             Ok(None) => {
+                if !any {
+                    ui.notice("the log has no such lines");
+                }
                 ui.text(&view.finish())?;
                 return Ok(Outcome::streamed());
             }

@@ -197,7 +197,7 @@ fn contradictions_are_shown_where_they_stand() {
         ("routes = [\"api\"]", "a route is written"),
         ("private = 1", "expected true or false, found the number `1`"),
         ("routes = \"/api/*\"", "expected a list, found the text \"/api/*\""),
-        ("limits = [1]", "expected a table, found a list"),
+        ("limits = true", "expected a table, found `true`"),
         ("cors.origins = []", "functions.main.cors: `origins` names at least one"),
         ("env = { A = \"1\" }\nsecrets = [\"A\"]", "functions.main.env: `A` is a secret, too"),
     ] {

@@ -18,7 +18,7 @@ fn a_module_in_text_form() {
     assert_eq!(*file, "hello.wat");
     assert_eq!(*kind, "  kind     core module, WASI 0.1, called as CGI");
     assert_eq!(*size, "  size     95 B");
-    assert_eq!(*memory, "  memory   64.0 KiB at start");
+    assert_eq!(*memory, "  memory   64 KiB at start");
     assert!(digest.starts_with("  digest   sha256:"));
     assert_eq!(
         rest,

@@ -20,6 +20,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b(\d+ (second|minute)s? ago|just now)\b", "AGO"),
     // Durations as people read them. A limit is a whole number of seconds, or has more digits.
     (r"(< )?\b\d\.\d+ m?s\b|\b\d{1,2}\.\d s\b|\b\d{1,2} ms\b|\b\d+ min \d+ s\b", "N ms"),
+    (r"\bused [\d.]+m?s\b", "used N ms"),
     (r"\b(< )?[\d.]+ GB-s\b", "N GB-s"),
     // Lines of the test guests' sources.
     (r"\.rs:\d+(:\d+)?", ".rs:LINE"),

@@ -58,13 +58,13 @@ impl Session {
     /// The usual addresses stand for those of a node.
     pub(super) fn serves(&mut self, ingress: &str, admin: &str) {
         self.requests_go_to(ingress);
-        self.redact.text(admin, ADMIN);
+        self.redact.text(&port(admin), &port(ADMIN));
         self.variable("FAAS_SERVER", format!("http://{admin}"));
     }
 
     /// The usual ingress address stands for this one.
     pub(super) fn requests_go_to(&mut self, ingress: &str) {
-        self.redact.text(ingress, INGRESS);
+        self.redact.text(&port(ingress), &port(INGRESS));
         self.ingress = ingress.to_owned();
     }
 
@@ -160,6 +160,12 @@ impl Session {
             difference(&stored, &self.text)
         );
     }
+}
+
+/// `:8080`, which stands behind names of the same address, too.
+fn port(address: &str) -> String {
+    let (_, port) = address.rsplit_once(':').unwrap();
+    format!(":{port}")
 }
 
 /// The lines that differ, with some around them.
