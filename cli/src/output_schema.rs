@@ -1,6 +1,12 @@
 //! `docs/output.schema.json`: what `faas VERB -o json` prints, made of the types that it is written
 //! from. The tests here say when the file is not current, and when a verb is missing in it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "all of it is a test: what cannot go on fails, and says so"
+)]
+
 use crate::{args::Cli, documents, error::ErrorDocument};
 use clap::CommandFactory as _;
 use faas_api::{
