@@ -5,8 +5,9 @@ mod redact;
 mod session;
 
 use faas_tests::{
-    Node,
+    Connection, Node, Request,
     artifacts::{self, Guest, says},
+    eventually,
     process::signal,
 };
 use rustix::process::Signal;
@@ -40,7 +41,7 @@ fn the_first_five_minutes() {
     node.until("\nadmin http://", PATIENCE);
     // The address ends with its line.
     let complete = || node.text().split_once("\nadmin ").is_some_and(|(_, end)| end.contains('\n'));
-    faas_tests::eventually("the line's end", PATIENCE, || complete().then_some(()));
+    eventually("the line's end", PATIENCE, || complete().then_some(()));
     let text = node.text();
     let address = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -130,6 +131,14 @@ fn errors_say_what_and_what_to_do() {
     session.is("errors");
 }
 
+/// Waits for the last line about a request: it is written when the answer has gone out.
+fn logged(node: &Node, app: &str, path: &str) {
+    eventually(path, PATIENCE, || {
+        let log = node.cli(["logs", app, "-o", "json"]).run().expect(0).json_lines();
+        log.iter().any(|line| line["path"] == path).then_some(())
+    });
+}
+
 #[test]
 fn when_a_function_fails() {
     let node = Node::with_guests("");
@@ -142,13 +151,17 @@ fn when_a_function_fails() {
     let id = id.unwrap_or_else(|| panic!("no id: {answer:?}"));
     session.shows_as(id.trim(), "REQUEST-ID");
 
+    logged(&node, "http02", "/panic");
     session.note("The developer gets everything.");
     session.run(&format!("faas logs http02 --request-id {}", id.trim()));
     session.run("faas invoke http02/spin");
+    logged(&node, "http02", "/spin");
     session.run("faas logs http02 --limit 2");
     session.run("faas invoke http02/no-response -i");
+    logged(&node, "http02", "/no-response");
     session.run("faas logs http02 --limit 2 --status 500");
     session.run("faas invoke http02/nothing");
+    logged(&node, "http02", "/nothing");
     session.run("faas logs http02 --limit 1");
     session.run("faas logs http02 --status 418");
     session.is("failures");
@@ -255,9 +268,9 @@ fn access() {
     session.run("faas deploy hello.wasm");
     let ci = session.run("faas token create --name ci --app hello --can deploy --expires 90d");
     let reader = session.run("faas token create --name reader");
-    let short = session.run("faas token create --name short --expires 1s");
     session.run("faas token list");
     session.run("faas whoami");
+    let short = session.run("faas token create --name short --expires 1s");
 
     session.note("Somebody else, who has only a token.");
     let token = |text: &str| {
@@ -273,7 +286,7 @@ fn access() {
         let listed = node.cli(["list"]).env("FAAS_TOKEN", token(&short)).run();
         (listed.code == 3).then_some(())
     };
-    faas_tests::eventually("its end", PATIENCE, ended);
+    eventually("its end", PATIENCE, ended);
     session.run("faas list");
     session.variable("FAAS_TOKEN", "faas_nothing");
     session.run("faas list");
@@ -321,8 +334,7 @@ fn development() {
     session.requests_go_to(ingress);
     let get = |path: &str| {
         let address = ingress.parse().unwrap();
-        faas_tests::Connection::open(address)
-            .ask(&faas_tests::Request::get(&format!("/shop{path}")))
+        Connection::open(address).ask(&Request::get(&format!("/shop{path}")))
     };
     get("/").expect(200);
     dev.until("GET /", PATIENCE);
@@ -336,7 +348,8 @@ fn development() {
     dev.until("v3 live", PATIENCE);
     get("/panic");
     dev.until("guest_trap", PATIENCE);
-    let broken = project("shop", "").replace("cp src/next.wasm", "cp src/last.wasm");
+    let broken = project("shop", "")
+        .replace("cp src/next.wasm web.wasm", "echo 'main.c:3: no such word'; false");
     session.file("shop/faas.toml", broken);
     dev.until("v3 stays live", PATIENCE);
     signal(dev.id(), Signal::INT);

@@ -26,6 +26,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\.rs:\d+(:\d+)?", ".rs:LINE"),
     // This machine, and this release.
     (r"(pool +)[\d,]+ instances · \d+ MiB", "${1}N instances · N MiB"),
+    (r"page-map reset (on|off)", "page-map reset ON-OR-OFF"),
     (r"worst case [\d.]+ of [\d.]+ GiB", "worst case N of N GiB"),
     (r"\bfaas \d+\.\d+\.\d+ · wasmtime \d+\.\d+\.\d+", "faas VERSION · wasmtime VERSION"),
     (r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),

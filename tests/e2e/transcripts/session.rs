@@ -73,10 +73,12 @@ impl Session {
         self.redact.text(text, by);
     }
 
+    /// Writes a file, all of it at once: somebody may watch it.
     pub(super) fn file(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.home.join(name);
+        let (path, draft) = (self.home.join(name), self.home.join("draft"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
+        fs::write(&draft, content).unwrap();
+        fs::rename(draft, path).unwrap();
     }
 
     /// A remark.
