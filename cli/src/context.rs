@@ -3,7 +3,7 @@
 use crate::{
     args::{Form, Global, OfApp},
     client::{self, Client, Token},
-    error::{CliError, Result},
+    error::{CliError, Exit, Result},
     format,
     logins::{Login, Logins},
     project::Project,
@@ -149,14 +149,27 @@ fn variable(name: &str) -> Option<String> {
 impl OfApp {
     /// The app that was named, else the one of the project here.
     pub(crate) fn app(self) -> Result<AppName> {
-        match self.app {
-            Some(app) => Ok(app),
-            None => match Project::find(Path::new("."), None) {
-                Ok(project) => Ok(project.app),
-                Err(error) if error.code == "no_project" => Err(error.hint("--app APP names it")),
-                Err(error) => Err(error),
-            },
-        }
+        app_or_here(self.app.as_ref(), "name an app: --app APP")
+    }
+}
+
+/// The app that was named, else the one of the project here. The hint is for who is in none.
+pub(crate) fn app_or_here(named: Option<&AppName>, hint: &str) -> Result<AppName> {
+    match named {
+        Some(app) => Ok(app.clone()),
+        None => app_here()?.ok_or_else(|| {
+            let message = "no app is named, and there is no faas.toml here or above";
+            CliError::new(Exit::Usage, "no_project", message).hint(hint)
+        }),
+    }
+}
+
+/// The app of the project here, if there is a project.
+pub(crate) fn app_here() -> Result<Option<AppName>> {
+    match Project::find(Path::new("."), None) {
+        Ok(project) => Ok(Some(project.app)),
+        Err(error) if error.code == "no_project" => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -236,12 +236,12 @@ pub(crate) mod dev {
     ) -> Result<()> {
         let files = files(&project.dir);
         let mut entries = Entries::new();
-        let mut found = files.iter().any(|file| changed.contains(file));
-        for file in files.iter().filter(|file| file.is_file()) {
+        let mut read = Vec::new();
+        for (file, name) in files.iter().zip(FILES).filter(|(file, _)| file.is_file()) {
             entries.extend(usable(ui, file)?);
-            found = true;
+            read.push(name);
         }
-        if !found {
+        if read.is_empty() && !files.iter().any(|file| changed.contains(file)) {
             return Ok(());
         }
         let named = secrets_of(project);
@@ -259,7 +259,8 @@ pub(crate) mod dev {
         if !change.0.is_empty() {
             client.change_env(&project.app, &change).await?;
             let count = format::counted(change.0.len(), "variable");
-            ui.notice(&format!("changed {count} as {} has it", FILES.join(", ")));
+            let said = if read.is_empty() { FILES.join(" and ") } else { read.join(" and ") };
+            ui.notice(&format!("changed {count} to match {said}"));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Why a command ends without its result: a code for scripts, a sentence and a hint for people.
 
-use faas_api::ImportProblem;
+use faas_api::{AppName, ImportProblem};
 use serde::Serialize;
 use std::{borrow::Cow, fmt, process::ExitCode};
 use utoipa::ToSchema;
@@ -105,6 +105,12 @@ impl CliError {
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// A server's hint with the app's name in the place of `APP`.
+    pub(crate) fn about(mut self, app: &AppName) -> Self {
+        self.hint = self.hint.map(|hint| hint.replace("APP", app.as_str()));
         self
     }
 

@@ -1,6 +1,12 @@
 //! `docs/output.schema.json`: what `faas VERB -o json` prints, made of the types that it is written
 //! from. The tests here say when the file is not current, and when a verb is missing in it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "all of it is a test: what cannot go on fails, and says so"
+)]
+
 use crate::{args::Cli, documents, error::ErrorDocument};
 use clap::CommandFactory as _;
 use faas_api::{
@@ -101,7 +107,9 @@ fn invoked(types: &mut Types) -> Value {
 fn lines(types: &mut Types) -> [(&'static str, Value); 2] {
     let [line, deployed] = [types.part::<LogLine>(), types.part::<Deployed>()];
     let error = types.add::<ErrorDocument<'_>>();
-    let is = |words: &[&str]| json!({ "required": ["event"], "properties": { "event": { "enum": words } } });
+    let is = |words: &[&str]| -> Value {
+        json!({ "required": ["event"], "properties": { "event": { "enum": words } } })
+    };
     let event = json!({
         "description": "A line of `faas dev`: what happened.",
         "oneOf": [
@@ -166,7 +174,9 @@ const FORMS: &[(&[&str], &str)] = &[
 
 fn forms() -> [(&'static str, Value); 5] {
     let name = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
-    let text = |description: &str, pattern: &str| json!({ "description": description, "type": "string", "pattern": pattern });
+    let text = |description: &str, pattern: &str| -> Value {
+        json!({ "description": description, "type": "string", "pattern": pattern })
+    };
     [
         ("AppName", text("An app's name.", name)),
         ("FunctionName", text("A function's name, unique inside its app.", name)),
@@ -370,7 +380,9 @@ fn parts(value: &Value, found: &mut BTreeSet<String>) {
 
 /// The documents of a verb.
 fn documents_of(verb: &str, about: &str, prints: &Prints, error: &Value) -> Value {
-    let frame = |ok: bool| json!({ "ok": { "const": ok }, "command": { "const": verb }, "schema": { "const": 1 } });
+    let frame = |ok: bool| -> Value {
+        json!({ "ok": { "const": ok }, "command": { "const": verb }, "schema": { "const": 1 } })
+    };
     let mut failure = json!({
         "type": "object",
         "required": ["ok", "command", "schema", "error"],

@@ -13,7 +13,9 @@ use crate::{
     project::{MANIFEST, Project, ProjectFunction},
     ui::{Step, Ui},
 };
-use faas_api::{AppName, DeployEvent, Deployed, Digest, Planned, manifest::NewVersion};
+use faas_api::{
+    AppName, Canary, DeployEvent, Deployed, Digest, Planned, Traffic, manifest::NewVersion,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -158,7 +160,7 @@ async fn ask(
                 let percent = deployed.traffic.percent_of(deployed.version);
                 let (verb, text) = match (deployed.active, percent) {
                     (true, 100) => ("live", deployed.version.to_string()),
-                    (true, _) => ("canary", deployed.traffic.to_string()),
+                    (true, _) => ("canary", shares(&deployed.traffic)),
                     (false, _) => ("stored", format!("{}, not live", deployed.version)),
                 };
                 ui.step(verb, &text).done_in(last.elapsed());
@@ -169,6 +171,16 @@ async fn ask(
             }
         }
         last = Instant::now();
+    }
+}
+
+/// Who gets how much, and when the newest loses its part.
+fn shares(traffic: &Traffic) -> String {
+    match traffic.canary {
+        None => traffic.to_string(),
+        Some(Canary { abort_above_percent: limit, .. }) => {
+            format!("{traffic}, aborts above {limit} % failures")
+        }
     }
 }
 

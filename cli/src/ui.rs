@@ -158,9 +158,10 @@ impl Ui {
 
     /// Asks a person for something that must not show.
     pub(crate) async fn ask_hidden(&self, question: &str) -> Result<String> {
-        to_stderr(&format!("{BOLD}{question}{BOLD:#}"));
-        // Held here, where an interruption ends it, and not on the thread that reads.
+        // Before the question, because nothing that is typed after it may show or get lost. Held
+        // here, where an interruption ends it, and not on the thread that reads.
         let hidden = Hidden::begin();
+        to_stderr(&format!("{BOLD}{question}{BOLD:#}"));
         let answer = read_line().await;
         drop(hidden);
         // The line break was not shown either.

@@ -92,6 +92,9 @@ pub enum RunError {
     /// Another server uses the data directory.
     #[error("{0}")]
     InUse(String),
+    /// Another process has an address.
+    #[error("{0}")]
+    Taken(String),
     /// Everything else.
     #[error("{0}")]
     Failed(String),
@@ -136,6 +139,8 @@ pub async fn run(
     let admin_shutdown = Shutdown::new();
     let admin = Admin::new(node.admin_parts(&config, readiness.clone()));
     ready(&node.ready(&config, &listeners).map_err(failed)?);
+    // Behind what people are told first.
+    tracing::info!(pool = %node.plan, code = %node.plan.capacity, "sized for this machine");
     let Listeners { doors, admin: admin_listener } = listeners;
     readiness.ready();
 
@@ -257,7 +262,6 @@ impl Node {
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
         let logs = open_logs(config, &data_dir, metrics.clone()).await;
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);
-        tracing::info!(pool = %plan, code = %plan.capacity, "sized for this machine");
         let engine = Engine::new(EngineParts {
             config: &config.engine,
             plan: &plan,
@@ -497,7 +501,7 @@ impl Listeners {
 
 async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => RunError::Failed(format!(
+        io::ErrorKind::AddrInUse => RunError::Taken(format!(
             "the {section} address {address} is taken by another process; choose another with \
              `{section}.{key}`, port 0 takes a free one"
         )),

@@ -184,7 +184,8 @@ const ROWS: &[(i32, &str, &str, &str)] = &[
     (2, "no such verb", "nonsense", "usage"),
     (2, "no such flag", "list --nonsense", "usage"),
     (2, "a flag's value", "deploy hello.wasm --canary 0%", "usage"),
-    (2, "an argument is missing", "describe", "usage"),
+    (2, "an argument is missing", "invoke", "usage"),
+    (2, "no app is named or here", "describe", "no_project"),
     (2, "two flags", "list --server http://127.0.0.1:1 --context here", "usage"),
     (2, "a name", "describe Bad_Name", "usage"),
     (2, "a time", "usage --since never", "usage"),
@@ -252,6 +253,8 @@ fn what_is_in_the_way(world: &mut World) {
     world.row(5, "a data directory in use", &serve, "in_use");
     let listen = format!("dev shop --listen {}", world.node.ingress());
     world.row(5, "an address in use", &listen, "listen");
+    let listen = format!("serve --data-dir other --listen {}", world.node.ingress());
+    world.row(5, "a server's address in use", &listen, "listen");
     // Somebody else changes the traffic between what the command read and what it writes.
     let admin = world.node.admin();
     let token = world.node.token();

@@ -88,13 +88,13 @@ fn a_taken_port() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (flag, name) in [("--listen", "ingress"), ("--admin-listen", "admin")] {
-        let said = refused(&node, &with(&node, &[(flag, &address)]), 1);
+        let said = refused(&node, &with(&node, &[(flag, &address)]), 5);
         assert!(said.contains(&address) && said.contains(name), "{said}");
         assert!(said.contains("taken"), "{said}");
         assert!(!node.data_dir().exists(), "nothing was touched");
     }
     let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let said = refused(&node, &with(&node, &[("--listen", &own), ("--admin-listen", &own)]), 1);
+    let said = refused(&node, &with(&node, &[("--listen", &own), ("--admin-listen", &own)]), 5);
     assert!(said.contains("admin") && said.contains(&own), "{said}");
 }
 

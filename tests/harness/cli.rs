@@ -3,7 +3,7 @@
 use crate::eventually;
 use serde_json::Value;
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     io::{Read, Write},
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -27,6 +27,30 @@ pub fn faas_binary() -> PathBuf {
         binary.display()
     );
     binary
+}
+
+/// The variables by which builds find their toolchains, which are in the user's own home.
+///
+/// # Panics
+/// When a folder's name cannot be in `PATH`.
+pub fn toolchains() -> Vec<(&'static str, OsString)> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let folder =
+        |name: &str, otherwise: PathBuf| std::env::var_os(name).map_or(otherwise, PathBuf::from);
+    let cache = folder("XDG_CACHE_HOME", home.join(".cache")).join("faas-tests");
+    let cache = folder("FAAS_CACHE", cache);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = [cache.join("python/bin")].into_iter().chain(std::env::split_paths(&path));
+    let mut variables = vec![
+        ("PATH", std::env::join_paths(path).expect("a path")),
+        ("CARGO_HOME", folder("CARGO_HOME", home.join(".cargo")).into()),
+        ("RUSTUP_HOME", folder("RUSTUP_HOME", home.join(".rustup")).into()),
+        ("ZIG_GLOBAL_CACHE_DIR", cache.join("zig").into()),
+    ];
+    for name in ["RUSTUP_TOOLCHAIN", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy"] {
+        variables.extend(std::env::var_os(name).map(|value| (name, value)));
+    }
+    variables
 }
 
 /// A command line of `faas`, and what surrounds it: a home of its own and nothing else.
@@ -102,24 +126,7 @@ impl Cli {
     /// Lets builds find their toolchains, which are in the user's own home.
     #[must_use]
     pub fn toolchains(mut self) -> Self {
-        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-        let folder = |name: &str, otherwise: PathBuf| {
-            std::env::var_os(name).map_or(otherwise, PathBuf::from)
-        };
-        let cache = folder("XDG_CACHE_HOME", home.join(".cache")).join("faas-tests");
-        let cache = folder("FAAS_CACHE", cache);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = [cache.join("python/bin")].into_iter().chain(std::env::split_paths(&path));
-        self.command
-            .env("PATH", std::env::join_paths(path).expect("a path"))
-            .env("CARGO_HOME", folder("CARGO_HOME", home.join(".cargo")))
-            .env("RUSTUP_HOME", folder("RUSTUP_HOME", home.join(".rustup")))
-            .env("ZIG_GLOBAL_CACHE_DIR", cache.join("zig"));
-        for name in ["RUSTUP_TOOLCHAIN", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy"] {
-            if let Some(value) = std::env::var_os(name) {
-                self.command.env(name, value);
-            }
-        }
+        self.command.envs(toolchains());
         self.patience = Duration::from_secs(300);
         self
     }

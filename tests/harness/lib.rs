@@ -49,7 +49,7 @@ mod terminal;
 pub mod tls;
 pub mod upstream;
 
-pub use cli::{Cli, Output, faas_binary};
+pub use cli::{Cli, Output, faas_binary, toolchains};
 pub use functions::Deploy;
 pub use http1::{Answer, Connection, Request};
 pub use issuer::Issuer;

@@ -1,5 +1,6 @@
 //! Verbs about who may do what: keys of callers, tokens, and servers to log in to.
 
+use super::OfApp;
 use clap::{Args, Subcommand};
 use faas_api::{AppName, FunctionName, KeyName, TokenId, Verb as TokenVerb};
 
@@ -25,9 +26,8 @@ pub(crate) enum KeyVerb {
 pub(crate) struct KeyCreate {
     /// What functions see of it: `x-faas-caller: key:NAME`
     pub(crate) name: KeyName,
-    /// The app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: AppName,
+    #[command(flatten)]
+    pub(crate) of: OfApp,
     /// A function it opens; may be given more than once (default: every one that takes keys)
     #[arg(long = "function", value_name = "FUNCTION")]
     pub(crate) functions: Vec<FunctionName>,
@@ -38,9 +38,8 @@ pub(crate) struct KeyCreate {
 
 #[derive(Debug, Args)]
 pub(crate) struct KeyList {
-    /// The app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: AppName,
+    #[command(flatten)]
+    pub(crate) of: OfApp,
 }
 
 #[derive(Debug, Args)]
@@ -48,9 +47,8 @@ pub(crate) struct KeyRevoke {
     /// The key's id, or its name
     #[arg(value_name = "ID")]
     pub(crate) key: String,
-    /// The app
-    #[arg(long, value_name = "APP")]
-    pub(crate) app: AppName,
+    #[command(flatten)]
+    pub(crate) of: OfApp,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,7 +112,7 @@ pub(crate) struct Audit {
     /// Only changes of this app
     #[arg(long, value_name = "APP")]
     pub(crate) app: Option<AppName>,
-    /// Only changes since then: a time (RFC 3339), or how long ago (`30s`, `10m`, `2h`, `7d`)
+    /// Only changes since then: how long ago (`10m`, `24h`, `7d`), a date (UTC), or a time (RFC 3339)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
     /// The newest so many, at most 1000

@@ -85,9 +85,10 @@ fn sticky(text: &str) -> Result<Sticky, String> {
 }
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct Promote {
-    /// The app
-    pub(crate) app: AppName,
+    /// The app (default: the one of the project this folder is in)
+    pub(crate) app: Option<AppName>,
     /// The version
     pub(crate) version: VersionId,
     /// Its share of the traffic; the others share the rest (default: all)
@@ -102,9 +103,10 @@ pub(crate) struct Promote {
 }
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct Pin {
-    /// The app
-    pub(crate) app: AppName,
+    /// The app (default: the one of the project this folder is in)
+    pub(crate) app: Option<AppName>,
     /// The version
     pub(crate) version: VersionId,
 }

@@ -4,8 +4,8 @@ mod access;
 mod deploy;
 
 pub(crate) use access::{
-    Audit, ContextVerb, Key, KeyCreate, KeyList, KeyRevoke, KeyVerb, Login, Logout, Token,
-    TokenCreate, TokenList, TokenRevoke,
+    Audit, ContextVerb, Key, KeyCreate, KeyRevoke, KeyVerb, Login, Logout, Token, TokenCreate,
+    TokenList, TokenRevoke,
 };
 pub(crate) use deploy::{Build, Check, Deploy, Diff, Pin, Promote};
 
@@ -108,7 +108,7 @@ pub(crate) enum Verb {
     Unpin(Pin),
     /// Delete an app and all its versions
     #[command(visible_alias = "rm")]
-    Delete(App),
+    Delete(Delete),
     /// Show and change an app's variables
     Env(Env),
     /// Set, list and remove an app's secrets; nobody can read them back
@@ -257,14 +257,21 @@ pub(crate) struct Invoke {
 
 #[derive(Debug, Args)]
 pub(crate) struct App {
+    /// The app (default: the one of the project this folder is in)
+    pub(crate) app: Option<AppName>,
+}
+
+// What cannot be undone wants a name.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
     /// The app
     pub(crate) app: AppName,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
-    /// The app
-    pub(crate) app: AppName,
+    /// The app (default: the one of the project this folder is in)
+    pub(crate) app: Option<AppName>,
     /// The version to make live (default: the newest one older than what is live)
     pub(crate) version: Option<VersionId>,
 }
@@ -379,7 +386,7 @@ impl SecretVerb {
 
 /// `NAME=VALUE`
 fn variable(text: &str) -> Result<(VarName, String), String> {
-    let (name, value) = text.split_once('=').ok_or("it is NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let name = name.parse().map_err(|error: faas_api::NameError| error.to_string())?;
     Ok((name, value.to_owned()))
 }
@@ -394,7 +401,7 @@ pub(crate) struct Logs {
     /// Go on with new lines as they come
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only lines since then: a time (RFC 3339), or how long ago (`30s`, `10m`, `2h`, `1d`)
+    /// Only lines since then: how long ago (`10m`, `24h`, `7d`), a date (UTC), or a time (RFC 3339)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
     /// Only lines until then, written as --since
@@ -425,8 +432,11 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Usage {
-    /// The app (default: every app, also those that were deleted)
+    /// The app (default: the project this folder is in; outside of one, all apps)
     pub(crate) app: Option<AppName>,
+    /// All apps, also those that were deleted
+    #[arg(short, long, conflicts_with = "app")]
+    pub(crate) all: bool,
     /// Since then: how long ago (`24h`, `7d`), a date (UTC), or a time (RFC 3339) (default: 24h)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,

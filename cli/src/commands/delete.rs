@@ -9,7 +9,7 @@ use crate::{
     ui::Outcome,
 };
 
-pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> {
+pub(crate) async fn run(context: &Context, args: &args::Delete) -> Result<Outcome> {
     let app = &args.app;
     if !context.yes() && !context.is_interactive() {
         return Err(CliError::usage(format!("deleting `{app}` needs a yes"))

@@ -94,12 +94,17 @@ async fn app(
     if args.dry_run || (context.is_interactive() && !context.yes()) {
         let live = live_version(client, app).await?;
         let changes = diff::changes(live.as_ref(), &manifest);
-        if !args.dry_run && live.is_some() && changes.iter().any(|change| change.widens) {
-            confirm(&context.ui, &changes).await?;
-        }
         if args.dry_run {
             let new = new_version(manifest, args, canary);
             return dry_run(context, client, app, (new, &artifacts, changes)).await;
+        }
+        if live.is_some() && changes.iter().any(|change| change.widens) {
+            // Nobody is asked about what would be refused.
+            let new = new_version(manifest.clone(), args, canary.clone());
+            let plan = NewVersion { dry_run: true, ..new };
+            let wish = Wish { artifacts: &artifacts, key: "plan", patience: Duration::ZERO };
+            release(&context.ui, client, app, &plan, &wish).await?;
+            confirm(&context.ui, &changes).await?;
         }
     }
     let new = new_version(manifest, args, canary);

@@ -2,7 +2,7 @@
 
 use crate::{
     args,
-    context::Context,
+    context::{Context, app_or_here},
     error::Result,
     format::{self, Table},
     ui::Outcome,
@@ -11,7 +11,8 @@ use faas_api::{Aborted, Reuse, Route};
 use jiff::Timestamp;
 
 pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> {
-    let (app, _etag) = context.client()?.app(&args.app).await?;
+    let app = app_or_here(args.app.as_ref(), "name an app: faas describe APP")?;
+    let (app, _etag) = context.client()?.app(&app).await?;
     let now = Timestamp::now();
     let mut text = format!("{}\n", app.name);
     let mut title = "url";

@@ -8,19 +8,20 @@ use crate::{
     format::{self, Table},
     ui::Outcome,
 };
-use faas_api::{ApiKey, FunctionName, NewKey};
+use faas_api::{ApiKey, AppName, FunctionName, NewKey};
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) async fn run(context: &Context, verb: args::KeyVerb) -> Result<Outcome> {
     match verb {
         args::KeyVerb::Create(args) => create(context, args).await,
-        args::KeyVerb::List(args) => list(context, &args).await,
-        args::KeyVerb::Revoke(args) => revoke(context, &args).await,
+        args::KeyVerb::List(args) => list(context, &args.of.app()?).await,
+        args::KeyVerb::Revoke(args) => revoke(context, args).await,
     }
 }
 
 async fn create(context: &Context, args: args::KeyCreate) -> Result<Outcome> {
-    let args::KeyCreate { name, app, functions, expires } = args;
+    let args::KeyCreate { name, of, functions, expires } = args;
+    let app = of.app()?;
     let expires_at = expires.map(|text| end(&text, Timestamp::now())).transpose()?;
     let new = NewKey { name, functions, expires_at };
     let created = context.client()?.create_key(&app, &new).await?;
@@ -33,10 +34,9 @@ async fn create(context: &Context, args: args::KeyCreate) -> Result<Outcome> {
     Outcome::new(&created, text)
 }
 
-async fn list(context: &Context, args: &args::KeyList) -> Result<Outcome> {
-    let list = context.client()?.keys(&args.app).await?;
+async fn list(context: &Context, app: &AppName) -> Result<Outcome> {
+    let list = context.client()?.keys(app).await?;
     if list.keys.is_empty() {
-        let app = &args.app;
         context.ui.notice(&format!("no keys yet; `faas key create NAME --app {app}` makes one"));
         return Outcome::new(&list, "");
     }
@@ -55,17 +55,19 @@ async fn list(context: &Context, args: &args::KeyList) -> Result<Outcome> {
     Outcome::new(&list, table.to_text())
 }
 
-async fn revoke(context: &Context, args: &args::KeyRevoke) -> Result<Outcome> {
-    let args::KeyRevoke { key, app } = args;
+async fn revoke(context: &Context, args: args::KeyRevoke) -> Result<Outcome> {
+    let args::KeyRevoke { key, of } = args;
+    let app = of.app()?;
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if key.is_empty() || !key.bytes().all(is_word) {
-        let message = format!("`{}` is no key's id or name", format::printable(key));
+        let message = format!("`{}` is no key's id or name", format::printable(&key));
         return Err(CliError::new(Exit::Usage, "usage", message)
             .hint(format!("`faas key list --app {app}` shows both")));
     }
-    context.client()?.revoke_key(app, key).await?;
+    let revoked = context.client()?.revoke_key(&app, &key).await;
+    revoked.map_err(|error| error.about(&app))?;
     context.ui.notice(&format!("revoked {key}"));
-    Outcome::new(&KeyRevoked { app, key }, "")
+    Outcome::new(&KeyRevoked { app: &app, key: &key }, "")
 }
 
 fn functions_of(key: &ApiKey) -> String {

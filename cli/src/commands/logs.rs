@@ -3,15 +3,13 @@
 use crate::{
     args,
     client::{LogQuery, LogStream},
-    context::Context,
+    context::{Context, app_here},
     error::{CliError, Exit, Result},
     log_view::{LogView, Style},
-    project::Project,
     ui::{Outcome, Ui},
 };
 use faas_api::{AppName, ErrorCode, StatusSet};
-use jiff::Timestamp;
-use std::path::Path;
+use jiff::{Timestamp, civil::Date};
 
 pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> {
     let query = query(&args)?;
@@ -24,15 +22,11 @@ pub(crate) async fn run(context: &Context, args: args::Logs) -> Result<Outcome> 
     }
 }
 
-/// Whose log is shown: the app that is named, else the project's; outside of one, all of them.
-fn app(named: Option<AppName>, all: bool) -> Result<Option<AppName>> {
-    if named.is_some() || all {
-        return Ok(named);
-    }
-    match Project::find(Path::new("."), None) {
-        Ok(project) => Ok(Some(project.app)),
-        Err(error) if error.code == "no_project" => Ok(None),
-        Err(error) => Err(error),
+/// Whom it is about: the app that is named, else the project's; outside of one, all of them.
+pub(super) fn app(named: Option<AppName>, all: bool) -> Result<Option<AppName>> {
+    match named.is_some() || all {
+        true => Ok(named),
+        false => app_here(),
     }
 }
 
@@ -62,17 +56,17 @@ fn query(args: &args::Logs) -> Result<LogQuery> {
     Ok(LogQuery { follow: args.follow, filters })
 }
 
-/// A time (RFC 3339), or a number and a unit.
+/// A time (RFC 3339), a date, or a number and a unit.
 pub(super) fn check_time(flag: &str, time: &str) -> Result<()> {
     let number = time.strip_suffix(['s', 'm', 'h', 'd']);
     let is_number =
         |number: &str| number.bytes().all(|b| b.is_ascii_digit()) && number.parse::<u32>().is_ok();
     let relative = number.is_some_and(is_number);
-    if relative || time.parse::<Timestamp>().is_ok() {
+    if relative || time.parse::<Timestamp>().is_ok() || time.parse::<Date>().is_ok() {
         return Ok(());
     }
     Err(CliError::usage(format!("{flag}: `{time}` is no time"))
-        .hint("write 30s, 10m, 2h, 1d, or a time as 2026-11-20T12:00:00Z"))
+        .hint("write 10m, 24h, 7d, 2026-11-20, or a time as 2026-11-20T12:00:00Z"))
 }
 
 /// What a server does not understand of a query came from the command line.
@@ -92,6 +86,7 @@ async fn pass_on(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
 
 async fn show(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
     let mut view = LogView::new(Style::Full);
+    let mut any = false;
     loop {
         let line = tokio::select! {
             line = stream.next() => line,
@@ -103,10 +98,14 @@ async fn show(ui: &Ui, mut stream: LogStream<'_>) -> Result<Outcome> {
         match line {
             // A line that only a newer `faas` can read is not shown.
             Ok(Some(line)) => {
+                any = true;
                 let text = serde_json::from_value(line).map(|line| view.push(line));
                 ui.text(&text.unwrap_or_default())?;
             }
             Ok(None) => {
+                if !any {
+                    ui.notice("the log has no such lines");
+                }
                 ui.text(&view.finish())?;
                 return Ok(Outcome::streamed());
             }

@@ -146,6 +146,7 @@ fn explain(error: RunError) -> CliError {
     let (exit, code) = match error {
         RunError::Config(_) => (Exit::Usage, "config"),
         RunError::InUse(_) => (Exit::Conflict, "in_use"),
+        RunError::Taken(_) => (Exit::Conflict, "listen"),
         RunError::Failed(_) => (Exit::Failed, "failed"),
     };
     CliError::several_lines(exit, code, &error.to_string())

@@ -1,5 +1,6 @@
 //! `faas usage [APP]`
 
+use super::logs;
 use crate::{
     args,
     context::Context,
@@ -8,17 +9,18 @@ use crate::{
     ui::Outcome,
 };
 use faas_api::{Usage, UsageBy, UsageGroup, UsageReport, UsageRow};
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 
 pub(crate) async fn run(context: &Context, args: args::Usage) -> Result<Outcome> {
-    let args::Usage { app, since, until, by, group, csv } = args;
+    let args::Usage { app, all, since, until, by, group, csv } = args;
     if csv && context.ui.is_json() {
         return Err(CliError::usage("`--csv` and `-o json` are two forms of one result")
             .hint("leave out one of them"));
     }
     for (name, time) in [("--since", &since), ("--until", &until)] {
-        time.as_deref().map_or(Ok(()), |time| check_time(name, time))?;
+        time.as_deref().map_or(Ok(()), |time| logs::check_time(name, time))?;
     }
+    let app = logs::app(app, all)?;
     let mut query = vec![("by", by)];
     query.extend(since.map(|since| ("since", since)));
     query.extend(until.map(|until| ("until", until)));
@@ -33,17 +35,6 @@ pub(crate) async fn run(context: &Context, args: args::Usage) -> Result<Outcome>
         return Outcome::new(&report, "");
     }
     Outcome::new(&report, table(&report, app.is_none()).to_text())
-}
-
-/// A number and a unit, a date, or a time.
-fn check_time(name: &str, text: &str) -> Result<()> {
-    let number = text.strip_suffix(['s', 'm', 'h', 'd']);
-    let ago = number.is_some_and(|number| number.parse::<u32>().is_ok());
-    if ago || text.parse::<Timestamp>().is_ok() || text.parse::<Date>().is_ok() {
-        return Ok(());
-    }
-    Err(CliError::usage(format!("`{name} {text}` is no time"))
-        .hint("write 24h, 7d, 2026-11-20, or a time as 2026-11-20T12:00:00Z"))
 }
 
 fn table(report: &UsageReport, of_all_apps: bool) -> Table {

@@ -2,7 +2,7 @@
 
 use crate::{
     args,
-    context::Context,
+    context::{Context, app_or_here},
     error::Result,
     format::{self, Table},
     ui::Outcome,
@@ -10,7 +10,8 @@ use crate::{
 use jiff::Timestamp;
 
 pub(crate) async fn run(context: &Context, args: &args::App) -> Result<Outcome> {
-    let list = context.client()?.versions(&args.app).await?;
+    let app = app_or_here(args.app.as_ref(), "name an app: faas versions APP")?;
+    let list = context.client()?.versions(&app).await?;
     let now = Timestamp::now();
     let mut table = Table::new(["VERSION", "LIVE", "CREATED", "BY", "MESSAGE", "SIZE"]);
     for version in &list.versions {

@@ -45,6 +45,9 @@ impl Complaint {
         if let Some(key) = first.strip_prefix("missing field ") {
             return complaint(format!("missing key {key}"), String::new());
         }
+        if let Some(message) = wrong_type(first) {
+            return complaint(message, String::new());
+        }
         complaint(first.to_owned(), rest.lines().collect::<Vec<_>>().join(" "))
     }
 
@@ -87,6 +90,31 @@ impl Complaint {
             format!("{gutter} | {}", marks.trim_end()),
         ]))
     }
+}
+
+/// A value of another type, in the words of TOML's users and not of its parser.
+fn wrong_type(text: &str) -> Option<String> {
+    let (found, expected) = text.strip_prefix("invalid type: ")?.split_once(", expected ")?;
+    let expected = match expected {
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "a map" => "a table",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    let found = match found.split_once(' ') {
+        Some(("boolean", value)) => value.to_owned(),
+        Some(("string", value)) => format!("the text {value}"),
+        Some(("integer" | "floating", value)) => {
+            format!("the number {}", value.trim_start_matches("point "))
+        }
+        _ => match found {
+            "sequence" => "a list".to_owned(),
+            "map" => "a table".to_owned(),
+            other => other.to_owned(),
+        },
+    };
+    Some(format!("expected {expected}, found {found}"))
 }
 
 /// Where the last part of a dotted path stands that there is.

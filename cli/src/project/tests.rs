@@ -178,7 +178,7 @@ fn contradictions_are_shown_where_they_stand() {
     );
     assert_eq!(
         complaint(&format!("{GOOD}routes = [\"other.example.com/*\"]\n")),
-        "functions.main.routes: `other.example.com` is none of the app's domains in faas.toml, \
+        "functions.main.routes: `other.example.com` is not one of the app's domains in faas.toml, \
          line 10\n\
          10 | routes = [\"other.example.com/*\"]\n   \
             | ^^^^^^"
@@ -195,7 +195,9 @@ fn contradictions_are_shown_where_they_stand() {
         ("secrets = [\"a-b\"]", "a variable's name has letters"),
         ("env.HTTP_HOST = \"x\"", "`HTTP_HOST` is a name that CGI keeps"),
         ("routes = [\"api\"]", "a route is written"),
-        ("private = 1", "invalid type: integer `1`, expected a boolean"),
+        ("private = 1", "expected true or false, found the number `1`"),
+        ("routes = \"/api/*\"", "expected a list, found the text \"/api/*\""),
+        ("limits = true", "expected a table, found `true`"),
         ("cors.origins = []", "functions.main.cors: `origins` names at least one"),
         ("env = { A = \"1\" }\nsecrets = [\"A\"]", "functions.main.env: `A` is a secret, too"),
     ] {

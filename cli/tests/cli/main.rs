@@ -14,6 +14,7 @@ mod deploy;
 #[cfg(feature = "serve")]
 mod dev;
 #[cfg(test)]
+mod here;
 mod inspect;
 #[cfg(test)]
 mod invoke;

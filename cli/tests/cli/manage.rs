@@ -112,8 +112,8 @@ fn list() {
     assert_eq!(
         output.stdout,
         "  NAME  LIVE           VERSIONS  UPDATED     URL\n  \
-           shop  v9 95 % v10 5 %  1,234     2020-02-01  http://127.0.0.1:8080/shop/\n"
-            .replace("LIVE           VERSIONS", "LIVE             VERSIONS")
+           shop  v9 95 %, v10 5 %  1,234     2020-02-01  http://127.0.0.1:8080/shop/\n"
+            .replace("LIVE           VERSIONS", "LIVE              VERSIONS")
     );
     assert_eq!(faas.run(&["ls"]).exits(0).stdout, output.stdout);
     let document = faas.run(&["ls", "-o", "json"]).exits(0).json();
@@ -181,7 +181,7 @@ fn rollback_to_what_was_live_before() {
 fn rollback_of_a_split_takes_the_newer_version_out() {
     let server = server(shares(&[(9, 95), (10, 5)]), &[10, 9, 8]);
     let output = Faas::with_server(&server.url()).run(&["rollback", "shop"]).exits(0);
-    assert!(output.stdout.starts_with("v9 live (was v9 95 % v10 5 %), "), "{output:?}");
+    assert!(output.stdout.starts_with("v9 live (was v9 95 %, v10 5 %), "), "{output:?}");
 }
 
 #[test]
@@ -199,6 +199,14 @@ fn rollback_to_nowhere() {
     for server in [first, stored] {
         assert!(!server.asked().iter().any(|line| line.starts_with("PUT")));
     }
+}
+
+#[test]
+fn what_is_live_is_not_promoted_again() {
+    let server = server(shares(&[(2, 100)]), &[2, 1]);
+    let output = Faas::with_server(&server.url()).run(&["promote", "shop", "v2"]).exits(0);
+    assert_eq!(output.stdout, "v2 live already\n");
+    assert!(!server.asked().iter().any(|line| line.starts_with("PUT")));
 }
 
 #[test]

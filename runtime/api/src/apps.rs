@@ -271,7 +271,7 @@ impl Traffic {
 }
 
 impl fmt::Display for Traffic {
-    /// In a few words: `v3`, `v9 95 % v10 5 %`, `nothing`.
+    /// In a few words: `v3`, `v9 95 %, v10 5 %`, `nothing`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.shares {
             [] => f.write_str("nothing"),
@@ -280,7 +280,7 @@ impl fmt::Display for Traffic {
                 write!(f, "{} {} %", first.version, first.percent)?;
                 others
                     .iter()
-                    .try_for_each(|share| write!(f, " {} {} %", share.version, share.percent))
+                    .try_for_each(|share| write!(f, ", {} {} %", share.version, share.percent))
             }
         }
     }

@@ -375,8 +375,11 @@ impl FunctionSpec {
             route.host().filter(|host| domains.iter().all(|domain| domain.as_str() != *host))
         });
         if let Some(host) = foreign {
-            return Err(problem(&at("routes"), format!("`{host}` is none of the app's domains"))
-                .hint("add it to `domains` of [app]"));
+            return Err(problem(
+                &at("routes"),
+                format!("`{host}` is not one of the app's domains"),
+            )
+            .hint("add it to `domains` of [app]"));
         }
         settings.check_environment(&at)?;
         settings.limits.check().map_err(|why| problem(&at("limits"), why))?;

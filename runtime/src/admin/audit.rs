@@ -230,11 +230,12 @@ pub(super) struct AuditQuery {
     #[param(value_type = Option<String>, example = "shop",
         pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length = 40)]
     app: Option<AppName>,
-    /// Only changes since this time: RFC 3339, or a number of `s`, `m`, `h` or `d` ago.
+    /// Only changes since this time: RFC 3339, a date (UTC), or a number of `s`, `m`, `h` or `d`
+    /// ago.
     #[param(
         example = "7d",
         pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])\
-                   T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+                   (T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?)$"
     )]
     since: Option<String>,
     /// Only entries before this one: the `seq` of the last one of the answer before.

@@ -18,7 +18,7 @@ use axum::{
 use bytes::Bytes;
 use faas_api::{ErrorCode, FunctionName, LogLevel, LogLine, VersionId};
 use futures::{Stream, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -34,18 +34,19 @@ pub(super) struct LogsQuery {
     #[serde(default)]
     #[param(default = false)]
     follow: bool,
-    /// Only lines since this time: RFC 3339, or a number of `s`, `m`, `h` or `d` ago.
+    /// Only lines since this time: RFC 3339, a date (UTC), or a number of `s`, `m`, `h` or `d`
+    /// ago.
     #[param(
         example = "10m",
         pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])\
-                   T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+                   (T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?)$"
     )]
     since: Option<String>,
     /// Only lines until this time, written as `since`. Not with `follow`.
     #[param(
         example = "5m",
         pattern = "^([0-9]{1,9}[smhd]|[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])\
-                   T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+                   (T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?)$"
     )]
     until: Option<String>,
     /// Of the lines there are, only the newest so many. Without this and `since`: as many as the
@@ -248,7 +249,7 @@ impl Form {
     }
 }
 
-/// A time, or how long ago it was.
+/// A time, a date, or how long ago it was.
 pub(super) fn time(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
     let ago = || {
         let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -265,9 +266,10 @@ pub(super) fn time(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, 
         let ago = SignedDuration::from_secs(i64::from(number) * seconds);
         Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
     };
-    ago().or_else(|| text.parse().ok()).ok_or_else(|| {
+    let date = || Some(text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp());
+    ago().or_else(|| text.parse().ok()).or_else(date).ok_or_else(|| {
         bad_query(&format!("`{name}` is not a time"))
-            .hint("write 30s, 10m, 2h, 1d, or a time as 2026-11-20T12:00:00Z (`+` as %2B)")
+            .hint("write 10m, 24h, 7d, 2026-11-20, or a time as 2026-11-20T12:00:00Z (`+` as %2B)")
     })
 }
 
@@ -285,6 +287,7 @@ mod tests {
             ("1h", "2026-11-20T11:00:00Z"),
             ("2d", "2026-11-18T12:00:00Z"),
             ("0s", "2026-11-20T12:00:00Z"),
+            ("2026-11-01", "2026-11-01T00:00:00Z"),
             ("2026-11-20T13:00:00+02:00", "2026-11-20T11:00:00Z"),
         ] {
             assert_eq!(since(text).as_deref(), Some(time), "{text}");

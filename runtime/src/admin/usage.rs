@@ -4,6 +4,7 @@ use super::{
     Api, State,
     error::ApiError,
     extract::{self, AppPath, Query, bad_query},
+    logs::time,
     openapi::{self, AppRead, AppUsageRead, Common, UsageRead},
 };
 use crate::{
@@ -21,7 +22,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use faas_api::{AppName, ErrorCode, Usage, UsageBy, UsageGroup, UsageReport, UsageRow};
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::ops::Range;
 use utoipa::IntoParams;
@@ -176,30 +177,6 @@ fn hours(since: Timestamp, until: Timestamp, by: UsageBy) -> Range<Hour> {
     // A time on the hour is the end of the hour before.
     let end = if beginning_of(last) == until { last } else { last + 1 };
     first..end.max(first)
-}
-
-/// A time, a date, or how long ago it was.
-fn time(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
-    let ago = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            "d" => 24 * 60 * 60,
-            _ => return None,
-        };
-        let number: u32 =
-            number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
-        // What is before the beginning of time is the beginning of time.
-        let ago = SignedDuration::from_secs(i64::from(number) * seconds);
-        Some(now.saturating_sub(ago).unwrap_or(Timestamp::MIN))
-    };
-    let date = || Some(text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp());
-    ago().or_else(|| text.parse().ok()).or_else(date).ok_or_else(|| {
-        bad_query(&format!("`{name}` is not a time"))
-            .hint("write 24h, 7d, 2026-11-20, or a time as 2026-11-20T12:00:00Z (`+` as %2B)")
-    })
 }
 
 async fn report(api: &Api, query: UsageQuery) -> Result<UsageReport, ApiError> {

@@ -28,6 +28,6 @@ pub(crate) fn missing_secrets(app: &AppName, missing: &BTreeSet<VarName>) -> Err
     let (what, are) = if names.len() == 1 { ("secret", "is") } else { ("secrets", "are") };
     let first = missing.first().map(VarName::as_str).unwrap_or_default();
     ErrorBody::new(ErrorCode::MissingSecret)
-        .detail(format!("the {what} {} {are} not there", names.join(", ")))
+        .detail(format!("the {what} {} {are} not set", names.join(", ")))
         .hint(format!("faas secret put {first} --app {app}"))
 }

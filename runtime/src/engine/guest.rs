@@ -267,7 +267,9 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
     if let Some(I32Exit(status)) = error.downcast_ref() {
         return InvokeError::Exit(*status);
     }
-    let mut text = error.root_cause().to_string();
+    let cause = error.root_cause().to_string();
+    // `trap` stands before it already.
+    let mut text = cause.strip_prefix("wasm trap: ").unwrap_or(&cause).to_owned();
     if let Some(refused) = refused {
         text = format!("{text} ({refused})");
     }

@@ -413,11 +413,11 @@ mod tests {
         record.add(canary(5), 20, now);
         assert_eq!(record.traffic, Traffic::all_to(VersionId::new(1)));
         record.add(canary(5), 20, now);
-        assert_eq!(record.traffic.to_string(), "v1 95 % v2 5 %");
+        assert_eq!(record.traffic.to_string(), "v1 95 %, v2 5 %");
         assert_eq!(record.traffic.canary.map(|canary| canary.version), Some(VersionId::new(2)));
         // The next one takes the place of the one on trial.
         record.add(canary(10), 20, now);
-        assert_eq!(record.traffic.to_string(), "v1 90 % v3 10 %");
+        assert_eq!(record.traffic.to_string(), "v1 90 %, v3 10 %");
         assert_eq!(record.traffic.without_canary().to_string(), "v1");
     }
 

@@ -13,15 +13,20 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"\b01[0-9A-Za-z]{24}\b", "REQUEST-ID"),
     (r"\b[0-9a-f]{10}\b", "TOKEN-ID"),
     // Moments.
+    (r"(?m)^date: .*GMT$", "date: TIME"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?", "TIME"),
     (r"\b\d\d:\d\d:\d\d\.\d{3}\b", "TIME"),
     (r"\b\d{4}-\d\d-\d\d\b", "DATE"),
     (r"\b(\d+ (second|minute)s? ago|just now)\b", "AGO"),
     // Durations as people read them. A limit is a whole number of seconds, or has more digits.
     (r"(< )?\b\d\.\d+ m?s\b|\b\d{1,2}\.\d s\b|\b\d{1,2} ms\b|\b\d+ min \d+ s\b", "N ms"),
+    (r"\bused [\d.]+m?s\b", "used N ms"),
     (r"\b(< )?[\d.]+ GB-s\b", "N GB-s"),
+    // Lines of the test guests' sources.
+    (r"\.rs:\d+(:\d+)?", ".rs:LINE"),
     // This machine, and this release.
     (r"(pool +)[\d,]+ instances · \d+ MiB", "${1}N instances · N MiB"),
+    (r"page-map reset (on|off)", "page-map reset ON-OR-OFF"),
     (r"worst case [\d.]+ of [\d.]+ GiB", "worst case N of N GiB"),
     (r"\bfaas \d+\.\d+\.\d+ · wasmtime \d+\.\d+\.\d+", "faas VERSION · wasmtime VERSION"),
     (r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
@@ -45,9 +50,9 @@ impl Redact {
         }
     }
 
-    /// Writes an address otherwise.
-    pub(super) fn address(&mut self, address: &str, by: &str) {
-        self.fixed.push((address.to_owned(), by.to_owned()));
+    /// Writes a text otherwise.
+    pub(super) fn text(&mut self, text: &str, by: &str) {
+        self.fixed.push((text.to_owned(), by.to_owned()));
     }
 
     /// A command and what it showed. Columns beside something that was replaced would be as wide as
@@ -57,13 +62,14 @@ impl Redact {
         for (found, by) in &self.fixed {
             stable = stable.replace(found, by);
         }
-        let before = stable.clone();
         for (pattern, by) in &self.patterns {
             stable = pattern.replace_all(&stable, *by).into_owned();
         }
-        match stable == before {
-            true => stable,
-            false => self.spaces.replace_all(&stable, "$1  ").into_owned(),
+        if stable != text {
+            stable = self.spaces.replace_all(&stable, "$1  ").into_owned();
         }
+        // Blanks at the end of a line are nothing that a person sees.
+        let lines: Vec<&str> = stable.split('\n').map(str::trim_end).collect();
+        lines.join("\n")
     }
 }

@@ -172,7 +172,7 @@ async fn to_function(
     let turn = admit(outbound, sender, &patience).await?;
     let call = sender.caller.clone().call_sibling(name, sender.id, ancestry, request);
     let Some(call) = call else {
-        let why = "failed: the app's version has no function of that name";
+        let why = "the app's version has no function of that name";
         return Err(Failure::failed(Error::DestinationNotFound, why));
     };
     let response = call.await.map_err(|error| Failure::failed(error, "the call was given up"))?;
