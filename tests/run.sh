@@ -49,7 +49,8 @@ step "the binary"
 cargo build --workspace --locked
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+api_log=$(mktemp)
+trap 'rm -f "$log" "$api_log"' EXIT
 
 if [[ ${1-} == e2e ]]; then
     cargo test --locked -p faas-tests --test e2e -- "${2-}"
@@ -68,6 +69,10 @@ failed=0
 timeout --signal=INT --kill-after=10 3600 \
     cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || failed=1
 
+step "the API against its own document"
+tests/schemathesis.sh >"$api_log" 2>&1 || failed=1
+tail -n 4000 "$api_log" | grep -v '^$'
+
 step "lints"
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
@@ -76,4 +81,5 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet --do
 
 step "closing lines"
 grep -E '^(test result:|error: test failed)' "$log" || true
+grep -E '^=+ .* in [0-9.]+s =+$' "$api_log" || true
 exit "$failed"

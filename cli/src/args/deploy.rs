@@ -77,8 +77,9 @@ fn share(text: &str) -> Result<u8, String> {
 fn sticky(text: &str) -> Result<Sticky, String> {
     match text.split_once(':') {
         None if text == "cookie" => Ok(Sticky::Cookie),
-        Some(("header", name)) if !name.is_empty() => {
-            Ok(Sticky::Header { name: name.to_ascii_lowercase() })
+        Some(("header", name)) => {
+            let sticky = Sticky::Header { name: name.to_ascii_lowercase() };
+            sticky.check().map(|()| sticky)
         }
         _ => Err(format!("`{text}` is neither `cookie` nor `header:NAME`")),
     }

@@ -192,7 +192,12 @@ fn what_a_canary_asks_for() {
     let canary = sent.canary.unwrap();
     assert_eq!((canary.percent, canary.abort_above_percent), (5, Some(10)));
     assert_eq!(canary.sticky, Some(faas_api::Sticky::Header { name: "x-user".into() }));
-    for bad in [&["--canary", "0"][..], &["--canary", "100"], &["--sticky", "cookie"]] {
+    for bad in [
+        &["--canary", "0"][..],
+        &["--canary", "100"],
+        &["--sticky", "cookie"],
+        &["--canary", "5", "--sticky", "header:"],
+    ] {
         project(&server).run(&[&["deploy"], bad].concat()).exits(2);
     }
 }

@@ -163,6 +163,26 @@ pub enum Sticky {
     },
 }
 
+impl Sticky {
+    /// Whether such a header can be sent: a token (RFC 9110 §5.6.2), in small letters, of up to 128
+    /// characters.
+    ///
+    /// # Errors
+    /// Says what is wrong with its name.
+    pub fn check(&self) -> Result<(), String> {
+        let Self::Header { name } = self else {
+            return Ok(());
+        };
+        let possible = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+.^_`|~-".contains(&byte)
+        };
+        match (1..=128).contains(&name.len()) && name.bytes().all(possible) {
+            true => Ok(()),
+            false => Err(format!("`{}` is no name of a header", name.escape_debug())),
+        }
+    }
+}
+
 /// A version that loses its share by itself when it fails too often. The rest of the traffic gets
 /// it then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -147,10 +147,7 @@ impl From<FunctionsError> for ApiError {
                     .detail(error.to_string())
                     .hint("`faas versions APP` shows the versions that are kept")
             }
-            FunctionsError::Traffic(TrafficError::BadShares) => {
-                Self::new(ErrorCode::Unprocessable).detail(error.to_string())
-            }
-            FunctionsError::Traffic(TrafficError::BadCanary(_)) => {
+            FunctionsError::Traffic(_) => {
                 Self::new(ErrorCode::Unprocessable).detail(error.to_string())
             }
             FunctionsError::NoSuchVersion(_) => Self::new(ErrorCode::NotFound)

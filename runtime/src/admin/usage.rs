@@ -3,7 +3,7 @@
 use super::{
     Api, State,
     error::ApiError,
-    extract::{self, AppPath, Query, bad_query},
+    extract::{self, AppPath, Query},
     logs::time,
     openapi::{self, AppRead, AppUsageRead, Common, UsageRead},
 };

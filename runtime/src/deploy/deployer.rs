@@ -176,6 +176,7 @@ impl Deployer {
         let started = Instant::now();
         let AppDeploy { app, mut new, created_by, key } = deploy;
         new.manifest.check().map_err(bad_manifest)?;
+        let go_live = go_live(&new)?;
         self.check_node(&app, &new.manifest).await?;
         let digests = new.manifest.digests();
         let (held, missing) = self.uploads.hold_all(&digests).await?;
@@ -189,7 +190,7 @@ impl Deployer {
         let release = Release {
             app,
             key: key.map(|key| deploy_key(key, &new.manifest)),
-            go_live: go_live(&new)?,
+            go_live,
             manifest: new.manifest,
             message: new.message,
             created_by,

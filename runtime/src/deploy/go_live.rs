@@ -2,10 +2,16 @@
 
 use super::DeployError;
 use crate::functions::record::GoLive;
-use faas_api::{ErrorBody, ErrorCode, apps, manifest};
+use faas_api::{ErrorBody, ErrorCode, Sticky, apps, manifest};
 
 /// What a deploy of an app does with the traffic.
 pub(super) fn go_live(new: &manifest::NewVersion) -> Result<GoLive, DeployError> {
+    let sticky = new.canary.as_ref().and_then(|canary| canary.sticky.as_ref());
+    if let Some(Err(why)) = sticky.map(Sticky::check) {
+        return Err(ErrorBody::new(ErrorCode::Unprocessable)
+            .detail(format!("`sticky`: {why}"))
+            .into());
+    }
     match (&new.canary, new.activate) {
         (None, true) => Ok(GoLive::All),
         (None, false) => Ok(GoLive::No),

@@ -237,6 +237,9 @@ impl AppRecord {
         if sum != 100 {
             return Err(TrafficError::BadShares);
         }
+        if let Some(Err(why)) = traffic.sticky.as_ref().map(Sticky::check) {
+            return Err(TrafficError::BadSticky(why));
+        }
         let Some(canary) = &traffic.canary else {
             return Ok(());
         };
@@ -267,6 +270,9 @@ pub(crate) enum TrafficError {
         "a canary has a part of the traffic and a threshold from 1 to 100 percent; {0} has not"
     )]
     BadCanary(VersionId),
+    /// No client could send such a header.
+    #[error("`sticky`: {0}")]
+    BadSticky(String),
 }
 
 /// An `idempotency-key` that has made this version already, of something else.
@@ -386,6 +392,12 @@ mod tests {
         let alone = Err(TrafficError::BadCanary(VersionId::new(2)));
         assert_eq!(canary(2, &[share(2, 100)]), alone);
         assert_eq!(canary(2, &[share(1, 100)]), alone);
+        for (name, good) in [("x-user-id", true), ("", false), ("X-User", false), ("x user", false)]
+        {
+            let sticky = Some(Sticky::Header { name: name.to_owned() });
+            let traffic = Traffic { sticky, ..Traffic::of(vec![share(1, 100)]) };
+            assert_eq!(record.check_traffic(&traffic).is_ok(), good, "{name}");
+        }
     }
 
     #[test]
