@@ -502,8 +502,7 @@ impl Listeners {
 async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => RunError::Taken(format!(
-            "the {section} address {address} is taken by another process; choose another with \
-             `{section}.{key}`, port 0 takes a free one"
+            "the {section} address {address} (`{section}.{key}`) is taken already"
         )),
         io::ErrorKind::PermissionDenied => RunError::Failed(format!(
             "the {section} address {address} is not for this user ({error}); ports below 1024 \

@@ -83,7 +83,10 @@ fn a_canary_is_never_seen_again() {
 /// The same while both run at once, and with guests that end in the middle of it.
 #[test]
 fn a_canary_of_a_guest_that_failed() {
-    let node = Node::with_guests("[engine]\npool_size = 3\n[limits]\ncpu_ms = 60000\n");
+    // Five at once have three places: some wait, and longer where the machine is busy.
+    let node = Node::with_guests(
+        "[engine]\npool_size = 3\nqueue_timeout_ms = 20000\n[limits]\ncpu_ms = 60000\n",
+    );
     node.deploy("look", &artifacts::wat("look"));
     thread::scope(|scope| {
         for filler in Guest::ALL {

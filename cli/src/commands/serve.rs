@@ -149,5 +149,9 @@ fn explain(error: RunError) -> CliError {
         RunError::Taken(_) => (Exit::Conflict, "listen"),
         RunError::Failed(_) => (Exit::Failed, "failed"),
     };
-    CliError::several_lines(exit, code, &error.to_string())
+    let told = CliError::several_lines(exit, code, &error.to_string());
+    match code {
+        "listen" => told.hint("--listen and --admin-listen take others; port 0 is a free one"),
+        _ => told,
+    }
 }

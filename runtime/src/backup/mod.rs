@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`archive`] | the format: a tar with a head, members and a manifest |
 //! | [`save`] | what of a data directory is in it, consistent |
-//! | [`restore`] | a data directory from it, whole or not at all |
+//! | [`restore()`] | a data directory from it, whole or not at all |
 //!
 //! What a backup holds belongs together: the databases are copied first, each as it is at one
 //! moment, and no artifact is removed until the archive is written, so that every version that is
