@@ -26,6 +26,7 @@ mod exit_codes;
 mod framing;
 mod guard;
 mod guest_view;
+mod hoard;
 mod http;
 mod isolation;
 mod limits;

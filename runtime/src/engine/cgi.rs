@@ -314,6 +314,9 @@ impl Writer {
                 Err(self.reject("its header block is over 64 KiB"))
             }
             Ok(None) => Ok(()),
+            Ok(Some((_, length))) if length > MAX_HEADER_BLOCK => {
+                Err(self.reject("its header block is over 64 KiB"))
+            }
             Ok(Some((response, length))) => {
                 self.block.advance(length);
                 let start = std::mem::take(&mut self.block).freeze();
@@ -384,6 +387,10 @@ impl Pollable for Output {
 #[async_trait]
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        // More than was ever offered: the channel counts pieces, not bytes.
+        if bytes.len() > WRITE_BYTES {
+            return Err(StreamError::trap("a write of more than `check-write` allows"));
+        }
         self.with(|writer| writer.write(bytes))
     }
 
@@ -404,6 +411,7 @@ impl AsyncWrite for Output {
         _cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let bytes = bytes.get(..WRITE_BYTES).unwrap_or(bytes);
         let written = self.with(|writer| writer.write(Bytes::copy_from_slice(bytes)));
         Poll::Ready(written.map(|()| bytes.len()).map_err(io::Error::other))
     }
@@ -461,7 +469,8 @@ fn parse_block(block: &[u8]) -> Result<Option<(Response<()>, usize)>, String> {
         let bad = |_| format!("a header that HTTP does not allow: `{}`", printable(line));
         let name = HeaderName::from_bytes(name).map_err(|error| bad(error.to_string()))?;
         let value = HeaderValue::from_bytes(value).map_err(|error| bad(error.to_string()))?;
-        headers.append(name, value);
+        let added = headers.try_append(name, value);
+        added.map_err(|_| "its header block has too many fields".to_owned())?;
     }
     let redirect = headers.contains_key(header::LOCATION);
     if headers.is_empty() && status.is_none() {

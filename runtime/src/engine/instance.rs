@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     host::{
-        Budget, HOSTCALL_FUEL, Hooks, HostState, MAX_HANDLES, MemoryBudget, Meter, ModuleState,
-        stdio::LogStream,
+        Budget, HOSTCALL_FUEL, Hooks, HostState, MAX_HANDLES, MODULE_FUEL, MemoryBudget, Meter,
+        ModuleState, stdio::LogStream,
     },
     request_id::RequestId,
 };
@@ -146,7 +146,9 @@ impl Ground {
     /// What the store of an HTTP component carries, for a call.
     pub(super) fn state(&self, program: &Arc<Program>, budget: Budget, call: &Call) -> HostState {
         let (log, environment) = (log_stream(program, call.id), program.environment().cloned());
-        HostState::new(log, environment, budget, Hooks::new(Arc::downgrade(program) as _, call))
+        let hooks = Hooks::new(Arc::downgrade(program) as _, call);
+        let at_once = program.reuse().map_or(1, |reuse| reuse.concurrency);
+        HostState::new(log, environment, budget, hooks).shared_by(at_once)
     }
 
     /// An instance of an HTTP component.
@@ -236,6 +238,7 @@ impl Ground {
         let started = Instant::now();
         let mut store = Store::new(pre.module().engine(), state);
         store.limiter(|state| &mut state.budget);
+        store.set_hostcall_fuel(MODULE_FUEL);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|store: StoreContextMut<'_, ModuleState>| {
             tick(&store.data().budget)
@@ -330,6 +333,9 @@ fn component_store(engine: &Engine, state: HostState) -> Store<HostState> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.budget);
     store.set_max_component_handles(MAX_HANDLES);
+    if let Some(tasks) = store.concurrent_resource_table() {
+        tasks.set_max_capacity(MAX_HANDLES);
+    }
     store.epoch_deadline_callback(|store: StoreContextMut<'_, HostState>| {
         tick(&store.data().budget)
     });

@@ -1,19 +1,38 @@
 //! `wasi:http` for guests.
 
 use super::{
-    Call, Caller,
+    Call, Caller, HostState,
     outbound::{self, Account, Sender},
 };
 use http::{HeaderName, Request, Response, header};
 use std::sync::{Arc, LazyLock, Weak};
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, Resource},
+};
 use wasmtime_wasi_http::{
-    Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpHooks,
+    Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpHooks, WasiHttpView,
+    p2::bindings::http::types as p2, p3, p3::bindings::http::types as p3_types,
 };
 
-/// Bytes of one write to a response body.
+/// Bytes of one write to a body.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Writes to a response body that are held until the client has taken earlier ones.
+/// Writes to a body that are held until its reader has taken earlier ones.
 const CHUNKS: usize = 15;
+/// Bodies of one call that get as much. Each keeps what was written to it until somebody takes it,
+/// and nobody ever may: later ones get less, so that all together stay below 32 MiB.
+const ROOMY_BODIES: usize = 32;
+/// Bodies beyond these get as little as works.
+const USUAL_BODIES: usize = 128;
+/// Bytes of all fields of a message that a guest makes.
+pub(super) const FIELDS_BYTES: usize = 64 << 10;
+
+/// Characters of a method or a scheme that has no name in `wasi:http`.
+const WORD_LENGTH: usize = 64;
+/// Characters of an authority: a name of DNS with a port, and room.
+const AUTHORITY_LENGTH: usize = 512;
+/// Characters of a path with its query.
+const PATH_LENGTH: usize = 16 << 10;
 
 /// How `wasi:http` behaves here, for one instance.
 pub(crate) struct Hooks {
@@ -23,18 +42,21 @@ pub(crate) struct Hooks {
     call: Call,
     /// Made by its first request to somebody else: most calls send none.
     account: Option<Arc<Account>>,
+    /// Bodies it has made in this call, and whatever calls before it have left.
+    bodies: usize,
 }
 
 impl Hooks {
     /// Those of an instance that works for this call of this function.
     pub(crate) fn new(caller: Weak<dyn Caller>, call: &Call) -> Self {
-        Self { caller, call: call.clone(), account: None }
+        Self { caller, call: call.clone(), account: None, bodies: 0 }
     }
 
-    /// From now on another call is at hand.
-    pub(super) fn serve(&mut self, call: &Call) {
+    /// From now on another call is at hand. Earlier ones have left so many resources.
+    pub(super) fn serve(&mut self, call: &Call, left: usize) {
         self.call = call.clone();
         self.account = None;
+        self.bodies = left;
     }
 }
 
@@ -65,12 +87,14 @@ impl WasiHttpHooks for Hooks {
         FILTER.clone()
     }
 
+    // Asked for once for every body, before the size of its chunks.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        CHUNKS
+        self.bodies = self.bodies.saturating_add(1);
+        if self.bodies <= ROOMY_BODIES { CHUNKS } else { 1 }
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK_BYTES
+        if self.bodies <= USUAL_BODIES { CHUNK_BYTES } else { CHUNK_BYTES / 8 }
     }
 
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
@@ -100,4 +124,88 @@ impl WasiHttpHooks for Hooks {
             Ok((response, done))
         })
     }
+}
+
+/// Texts of requests that `wasi:http` of WASI 0.2 takes at any length, and keeps.
+pub(super) fn link_02(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    use p2::HostOutgoingRequest as _;
+    type State<'a> = StoreContextMut<'a, HostState>;
+    type Request = Resource<p2::OutgoingRequest>;
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    types.func_wrap(
+        "[method]outgoing-request.set-method",
+        |mut state: State<'_>, (request, method): (Request, p2::Method)| {
+            let long = matches!(&method, p2::Method::Other(name) if name.len() > WORD_LENGTH);
+            unless(long, || state.data_mut().http().set_method(request, method))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-scheme",
+        |mut state: State<'_>, (request, scheme): (Request, Option<p2::Scheme>)| {
+            let long = matches!(&scheme, Some(p2::Scheme::Other(name)) if name.len() > WORD_LENGTH);
+            unless(long, || state.data_mut().http().set_scheme(request, scheme))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-authority",
+        |mut state: State<'_>, (request, authority): (Request, Option<String>)| {
+            let long = is_long(authority.as_ref(), AUTHORITY_LENGTH);
+            unless(long, || state.data_mut().http().set_authority(request, authority))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-path-with-query",
+        |mut state: State<'_>, (request, path): (Request, Option<String>)| {
+            let long = is_long(path.as_ref(), PATH_LENGTH);
+            unless(long, || state.data_mut().http().set_path_with_query(request, path))
+        },
+    )
+}
+
+/// The same of WASI 0.3.
+pub(super) fn link_03(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    use p3_types::HostRequest as _;
+    type State<'a> = StoreContextMut<'a, HostState>;
+    type Request = Resource<p3::Request>;
+    let mut types = linker.instance("wasi:http/types@0.3.0")?;
+    types.func_wrap(
+        "[method]request.set-method",
+        |mut state: State<'_>, (request, method): (Request, p3_types::Method)| {
+            let long = matches!(&method, p3_types::Method::Other(name) if name.len() > WORD_LENGTH);
+            unless(long, || state.data_mut().http().set_method(request, method))
+        },
+    )?;
+    types.func_wrap(
+        "[method]request.set-scheme",
+        |mut state: State<'_>, (request, scheme): (Request, Option<p3_types::Scheme>)| {
+            let long =
+                matches!(&scheme, Some(p3_types::Scheme::Other(name)) if name.len() > WORD_LENGTH);
+            unless(long, || state.data_mut().http().set_scheme(request, scheme))
+        },
+    )?;
+    types.func_wrap(
+        "[method]request.set-authority",
+        |mut state: State<'_>, (request, authority): (Request, Option<String>)| {
+            let long = is_long(authority.as_ref(), AUTHORITY_LENGTH);
+            unless(long, || state.data_mut().http().set_authority(request, authority))
+        },
+    )?;
+    types.func_wrap(
+        "[method]request.set-path-with-query",
+        |mut state: State<'_>, (request, path): (Request, Option<String>)| {
+            let long = is_long(path.as_ref(), PATH_LENGTH);
+            unless(long, || state.data_mut().http().set_path_with_query(request, path))
+        },
+    )
+}
+
+fn is_long(text: Option<&String>, most: usize) -> bool {
+    text.is_some_and(|text| text.len() > most)
+}
+
+type Set = std::result::Result<(), ()>;
+
+/// What is too long is refused as what is not well formed.
+fn unless(long: bool, set: impl FnOnce() -> wasmtime::Result<Set>) -> wasmtime::Result<(Set,)> {
+    Ok((if long { Err(()) } else { set()? },))
 }

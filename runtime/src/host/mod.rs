@@ -32,10 +32,18 @@ use wasmtime_wasi::{
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
-/// Entries of a guest's resource table, and handles of a component.
+/// Handles of a component, and what runs at once inside of it.
 pub(crate) const MAX_HANDLES: usize = 10_000;
+/// Resources of the host that a call may hold: fields, bodies, requests to others. Each may be as
+/// large as [`http`] lets it become.
+const MAX_RESOURCES: usize = 1024;
+/// So many more for every other request that an instance serves at the same time.
+const RESOURCES_PER_REQUEST: usize = 32;
 /// Bytes that one host call may copy out of a guest.
 pub(crate) const HOSTCALL_FUEL: usize = 4 << 20;
+/// The same of a core module, where buffers count that are read into or written from without being
+/// copied: this is the largest buffer of one read or write.
+pub(crate) const MODULE_FUEL: usize = 32 << 20;
 /// Bytes of random data that one host call gives.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
 
@@ -126,6 +134,13 @@ impl HostState {
         Self::with(Streams::Log(output), environment, budget, hooks)
     }
 
+    /// It will serve so many requests at once.
+    pub(crate) fn shared_by(mut self, requests: u32) -> Self {
+        let others = (requests as usize).saturating_sub(1);
+        self.table.set_max_capacity(MAX_RESOURCES + others * RESOURCES_PER_REQUEST);
+        self
+    }
+
     /// The state of a component that is called as CGI.
     pub(crate) fn cgi(cgi: CgiStreams, budget: Budget, hooks: Hooks) -> Self {
         let (log, environment) = (cgi.log.clone(), cgi.environment.clone());
@@ -143,8 +158,9 @@ impl HostState {
         hooks: Hooks,
     ) -> Self {
         let mut table = ResourceTable::with_capacity(16);
-        table.set_max_capacity(MAX_HANDLES);
-        let http = WasiHttpCtx::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(self::http::FIELDS_BYTES);
         Self { wasi: None, streams, environment, http, hooks, table, budget }
     }
 
@@ -166,7 +182,8 @@ impl HostState {
         if let Streams::Log(output) = &self.streams {
             output.serve(call.id);
         }
-        self.hooks.serve(call);
+        let left = self.table.iter_mut().count();
+        self.hooks.serve(call, left);
     }
 
     /// Where its log goes.
@@ -267,6 +284,9 @@ pub(crate) fn link_02(linker: &mut Linker<HostState>) -> Result<()> {
     linker.allow_shadowing(false);
     environment::link_02(linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    http::link_02(linker)?;
+    linker.allow_shadowing(false);
     logging::link(linker)
 }
 
@@ -275,7 +295,11 @@ pub(crate) fn link_03(linker: &mut Linker<HostState>) -> Result<()> {
     link_02(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
     environment::link_03(linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(linker)
+    wasmtime_wasi_http::p3::add_to_linker(linker)?;
+    linker.allow_shadowing(true);
+    http::link_03(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Everything a core module may import.

@@ -124,6 +124,9 @@ pub(super) enum Content {
     Any,
 }
 
+/// Header fields of a response. Their bytes are limited where a guest makes them.
+const MAX_FIELDS: usize = 100;
+
 /// Makes a guest's response head fit to send, or says what HTTP does not allow about it.
 pub(super) fn clean(
     parts: &mut response::Parts,
@@ -135,6 +138,9 @@ pub(super) fn clean(
     }
     forward::from_guest(&mut parts.headers);
     parts.extensions.clear();
+    if parts.headers.len() > MAX_FIELDS {
+        return Err(format!("{} header fields, more than {MAX_FIELDS}", parts.headers.len()));
+    }
     let declared = declared_length(&parts.headers)?;
     if let (Some(declared), Some(actual)) = (declared, size.exact())
         // A guest that knows HEAD sends the length of what it leaves out.

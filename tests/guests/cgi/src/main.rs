@@ -32,6 +32,7 @@ fn main() -> io::Result<()> {
         }
         Plan::NoResponse => Ok(()),
         Plan::Bad(what) => bad(&mut out, &what),
+        Plan::Hoard(what) => hoard(&mut out, &what),
         Plan::Fetch(wanted) => send(&mut out, &fetch(&wanted)),
         Plan::Environment { target } => send(&mut out, &Answer::text(surroundings(&target))),
     }
@@ -99,6 +100,66 @@ fn echo(out: &mut impl Write) -> io::Result<()> {
                 out.write_all(buffer.get(..length).unwrap_or_default())?;
                 out.flush()?;
             }
+        }
+    }
+}
+
+/// Makes the host hold as much as it lets itself be given.
+fn hoard(out: &mut impl Write, what: &str) -> io::Result<()> {
+    match what {
+        // More of them, in one write, than a map of fields can have.
+        "fields" => {
+            out.write_all(b"a:1\n".repeat(31_000).as_slice())?;
+            out.write_all(b"\n")?;
+            out.flush()
+        }
+        // More than the host offers room for.
+        "write" => loop {
+            write_at_once(&[b'1'; 4 << 20]);
+        },
+        _ => loop {
+            subscribe(1 << 19);
+        },
+    }
+}
+
+#[cfg(target_env = "p2")]
+fn write_at_once(bytes: &[u8]) {
+    let _ = wasip2::cli::stdout::get_stdout().write(bytes);
+}
+
+#[cfg(not(target_env = "p2"))]
+fn write_at_once(bytes: &[u8]) {
+    let _ = io::stdout().write(bytes);
+}
+
+#[cfg(target_env = "p2")]
+fn subscribe(_: usize) {
+    std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(u64::MAX));
+}
+
+/// Waits for so many moments at once, each of which is over.
+#[cfg(not(target_env = "p2"))]
+fn subscribe(count: usize) {
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        fn poll_oneoff(
+            subscriptions: *const u8,
+            events: *mut u8,
+            count: usize,
+            got: *mut u8,
+        ) -> i32;
+    }
+    // A clock that is read at once: zeroes all over.
+    let (subscriptions, mut events) = (vec![0_u8; 48 * count], vec![0_u8; 32 * count]);
+    let mut got = [0; 4];
+    let result = unsafe {
+        poll_oneoff(subscriptions.as_ptr(), events.as_mut_ptr(), count, got.as_mut_ptr())
+    };
+    if result != 0 {
+        eprintln!("refused {count}: {result}");
+        if count > 1 {
+            subscribe(count / 2);
         }
     }
 }

@@ -76,6 +76,8 @@ pub enum Plan {
     Environment { target: String },
     /// Send a request, or many, and say what came of it.
     Fetch(Fetch),
+    /// Make the host hold as much as it lets itself be given; the word says of what.
+    Hoard(String),
 }
 
 /// Carries out what needs no input or output, and says what is left to do.
@@ -134,6 +136,7 @@ pub fn plan(seen: &Seen) -> Plan {
             trap: true,
         },
         "/no-response" => Plan::NoResponse,
+        "/hoard" => Plan::Hoard(parameter(&seen.query, "what").unwrap_or("").to_owned()),
         "/bad" => Plan::Bad(parameter(&seen.query, "what").unwrap_or("").to_owned()),
         // One variable by its name, or all of them.
         "/variable" => text(variable(parameter(&seen.query, "name").unwrap_or_default())),

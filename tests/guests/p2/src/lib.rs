@@ -8,6 +8,8 @@ use wasip2::http::types::{
 };
 use wasip2::io::streams::{OutputStream, StreamError};
 
+mod hoard;
+
 wasip2::http::proxy::export!(Guest);
 
 struct Guest;
@@ -45,6 +47,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
             }
             Plan::NoResponse => {}
             Plan::Bad(what) => bad(out, &what),
+            Plan::Hoard(what) => hoard::hoard(&what),
             Plan::Fetch(wanted) => fetch(out, &wanted),
             Plan::Environment { target } => {
                 let text = format!("{}http {}\n", surroundings(&target), outbound(&target));

@@ -1,6 +1,7 @@
 //! The test guest as a component of WASI 0.3.
 
 mod fetch;
+mod hoard;
 
 use guest_common::{Answer, Plan, Seen, piece, plan, surroundings, trap};
 
@@ -60,6 +61,7 @@ impl wasip3::exports::http::handler::Guest for Guest {
             // There is no way to return without one, but to never return.
             Plan::NoResponse => std::future::pending().await,
             Plan::Bad(what) => bad(&what)?,
+            Plan::Hoard(what) => hoard::hoard(&what),
             Plan::Fetch(wanted) => fetch::fetch(&wanted).await,
             Plan::Environment { target } => {
                 let text = format!("{}{}", surroundings(&target), reach(&target).await);
