@@ -126,7 +126,7 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
     config.check()?;
-    telemetry::log::start(&config.log)
+    let _last_lines = telemetry::log::start(&config.log)
         .map_err(|problem| ConfigError::Value { key: "log.filter", problem })?;
     allow_files();
     let secrets = Secrets::read(&config)?;

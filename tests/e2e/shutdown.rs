@@ -7,8 +7,14 @@ use faas_tests::{
     block_on, eventually,
     hyper_client::{Client, Protocol, collect, empty},
 };
-use rustix::process::Signal;
-use std::time::{Duration, Instant};
+use rustix::{
+    fs::{CWD, Mode, mkfifoat},
+    process::Signal,
+};
+use std::{
+    fs::{self, File},
+    time::{Duration, Instant},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -190,4 +196,25 @@ fn a_deploy_under_way_is_kept() {
     assert_eq!(node.wait().code(), Some(0));
     node.launch();
     assert_eq!(node.get("/kept/").expect(200).text().trim(), "kept");
+}
+
+/// What reads the node's log may stop doing so: lines are lost, and nothing else.
+#[test]
+fn nobody_reads_the_log() {
+    let mut node = Node::unstarted("");
+    let log = node.log_file();
+    mkfifoat(CWD, &log, Mode::from_raw_mode(0o600)).unwrap();
+    // Its other end, so that it is full at some time, and never closed.
+    let _unread = File::options().read(true).write(true).open(&log).unwrap();
+    node.launch();
+    fs::remove_file(&log).unwrap();
+    // Both logs of the node get there: that of requests, and its own.
+    for number in 0..100 {
+        node.deploy("hello", &says(&number.to_string()));
+        for _ in 0..20 {
+            assert_eq!(node.get("/hello/").expect(200).text().trim_end(), number.to_string());
+        }
+    }
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait().code(), Some(0));
 }

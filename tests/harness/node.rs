@@ -307,7 +307,8 @@ impl Node {
         found
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// What it says on standard error.
+    pub fn log_file(&self) -> PathBuf {
         self.home().join("node.log")
     }
 

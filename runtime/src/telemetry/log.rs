@@ -1,14 +1,22 @@
 //! The node's own log, on standard error.
+//!
+//! A thread of its own writes it. Whoever reads it may be slow, or may have stopped reading: then lines
+//! are lost, and requests, deploys and the end of the node go on.
 
 use super::{LogConfig, LogFormat};
 use std::io::IsTerminal;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log. In a process that has one already – a test, an embedder – that one stays.
+/// Lines that wait for their reader; those beyond are lost.
+const LINES: usize = 8192;
+
+/// Starts the log. In a process that has one already – a test, an embedder – that one stays. What
+/// is returned writes the last lines when it is dropped, if they can be written within a second.
 ///
 /// # Errors
 /// When the filter cannot be read; the text says where it came from.
-pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
+pub(crate) fn start(config: &LogConfig) -> Result<WorkerGuard, String> {
     let from_env = std::env::var("FAAS_LOG").ok().filter(|filter| !filter.is_empty());
     let (source, text) = match &from_env {
         Some(filter) => ("FAAS_LOG", filter.as_str()),
@@ -20,11 +28,16 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, last_lines) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES)
+        .thread_name("faas-log")
+        .finish(std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // The error says that there is a log already.
     let _ = match json {
         true => builder.json().flatten_event(true).try_init(),
         false => builder.with_target(false).try_init(),
     };
-    Ok(())
+    Ok(last_lines)
 }
