@@ -116,6 +116,40 @@ fn nobody_waits_for_who_has_left() {
     node.idle();
 }
 
+/// A component of this many core modules with a memory each, which computes without an end.
+fn with_memories(count: usize) -> Vec<u8> {
+    let others = "(core instance (instantiate $memory))".repeat(count - 1);
+    artifacts::assemble(&format!(
+        r#"(component
+            (core module $memory (memory (export "memory") 1))
+            {others}
+            (core module $program
+                (memory 1)
+                (func (export "run") (result i32) (loop $again (br $again)) (unreachable)))
+            (core instance $instance (instantiate $program))
+            (func $run (result (result)) (canon lift (core func $instance "run")))
+            (instance $runner (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $runner)))"#
+    ))
+}
+
+/// There are more places than memories for instances that have many: that is nobody's fault, and
+/// passes.
+#[test]
+fn a_place_without_enough_memories() {
+    let node = Node::with("[engine]\npool_size = 4\n[limits]\ncpu_ms = 60000\n");
+    node.deploy("wide", &with_memories(5));
+    let mut busy = Connection::open(node.ingress());
+    busy.start(&Request::get("/wide/"));
+    let active = || node.metrics().sum("faas_instances_active", &[]);
+    eventually("one computes", PATIENCE, || (active() == 1.0).then_some(()));
+    let answer = node.get("/wide/");
+    answer.failure(ErrorCode::Overloaded);
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    busy.reset();
+    node.idle();
+}
+
 /// A program that sets up a table of so many elements and lets it grow by so many.
 fn with_table(elements: u32, more: u32) -> Vec<u8> {
     let text = format!(

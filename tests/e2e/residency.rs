@@ -1,11 +1,12 @@
 //! More functions than there is room for in memory.
 
+use faas_api::ErrorCode;
 use faas_tests::{
     Connection, Node, Request,
     artifacts::{self, Guest},
     eventually,
 };
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -120,4 +121,59 @@ fn native_code_is_made_anew_in_the_background() {
         assert_eq!(node.get(&format!("/{name}/")).expect(200).text().trim(), name);
     }
     assert_eq!(node.metrics().sum("faas_compile_seconds_count", &[]), 3.0);
+}
+
+/// Takes the native code of everything away.
+fn forget_code(node: &Node) {
+    let files = node.files("cache");
+    let code = files.iter().filter(|file| file.extension().is_some_and(|e| e == "cwasm"));
+    code.for_each(|file| fs::remove_file(file).unwrap());
+}
+
+/// Clients with little patience cannot keep a function from being compiled.
+#[test]
+fn compiling_goes_on_when_the_client_leaves() {
+    let node = Node::with("[engine]\nloaded_functions = 1\n");
+    let large = fs::read(artifacts::example("json-api")).unwrap();
+    node.deploy("large", &large);
+    node.deploy("other", &artifacts::says("other"));
+    let compiled = || node.metrics().sum("faas_compile_seconds_count", &[]);
+    assert_eq!(compiled(), 2.0);
+    forget_code(&node);
+    let mut client = Connection::open(node.ingress());
+    client.start(&Request::get("/large/"));
+    eventually("a compile process", PATIENCE, || working(&node).then_some(()));
+    drop(client);
+    eventually("its end", PATIENCE, || (compiled() == 3.0).then_some(()));
+    node.idle();
+}
+
+/// Whether the node has a child: a compile process.
+fn working(node: &Node) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap();
+    let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children"));
+    tasks.flatten().any(|task| children(task).is_ok_and(|pids| !pids.trim().is_empty()))
+}
+
+/// A disk that has other bytes than it was given: they never run.
+#[test]
+fn a_damaged_artifact_is_not_compiled() {
+    let mut node = Node::start();
+    node.deploy("hello", &artifacts::says("hello"));
+    node.signal(rustix::process::Signal::TERM);
+    assert!(node.wait().success());
+    forget_code(&node);
+    // It is good WebAssembly still, and says something else.
+    for file in node.files("blobs/sha256") {
+        let bytes = fs::read(&file).unwrap();
+        let place = bytes.windows(5).position(|five| five == b"hello").unwrap();
+        let other = [&bytes[..place], b"hallo", &bytes[place + 5..]].concat();
+        fs::write(&file, other).unwrap();
+    }
+    node.launch();
+    node.get("/hello/").failure(ErrorCode::ArtifactUnavailable);
+    assert!(node.log().contains("does not match its digest"), "{}", node.log());
+    // The same file again heals it.
+    node.deploy("hello", &artifacts::says("hello"));
+    assert_eq!(node.get("/hello/").expect(200).text().trim(), "hello");
 }

@@ -89,6 +89,7 @@ impl Compiler {
         let started = Instant::now();
         let job = Job {
             input: input.to_owned(),
+            digest: *digest,
             output: cache.temporary(digest),
             flavor,
             component,

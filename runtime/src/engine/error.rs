@@ -45,6 +45,9 @@ pub(crate) enum InvokeError {
         /// How many requests wait for one.
         queued: usize,
     },
+    /// There is a place for the instance, and not as many memories, tables or stacks as it has.
+    #[error("the pool has no room for it: {0}")]
+    PoolExhausted(String),
     /// The function already runs as often as it may.
     #[error("limit `concurrency` reached: {limit} calls at once")]
     Concurrency {
@@ -78,7 +81,7 @@ impl InvokeError {
             Self::BadResponse(_) => ErrorCode::BadResponse,
             Self::CpuTime { .. } => ErrorCode::CpuTime,
             Self::WallTime { .. } => ErrorCode::WallTime,
-            Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::Overloaded { .. } | Self::PoolExhausted(_) => ErrorCode::Overloaded,
             Self::Concurrency { .. } => ErrorCode::Concurrency,
             Self::TooDeep(_) => ErrorCode::LoopDetected,
             Self::Unavailable(_) => ErrorCode::ArtifactUnavailable,
@@ -96,6 +99,7 @@ impl InvokeError {
             | Self::CpuTime { .. }
             | Self::WallTime { .. } => true,
             Self::Overloaded { .. }
+            | Self::PoolExhausted(_)
             | Self::Concurrency { .. }
             | Self::TooDeep(_)
             | Self::Unavailable(_)

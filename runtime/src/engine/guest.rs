@@ -18,7 +18,7 @@ use std::{
 use tokio::task::JoinError;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
-use wasmtime::{FrameInfo, Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiBody;
 
@@ -266,6 +266,9 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         return InvokeError::Exit(*status);
+    }
+    if let Some(limit) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+        return InvokeError::PoolExhausted(limit.to_string());
     }
     let cause = error.root_cause().to_string();
     // `trap` stands before it already.

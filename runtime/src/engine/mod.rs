@@ -22,6 +22,7 @@ mod early;
 mod error;
 mod guest;
 mod instance;
+mod loader;
 mod offload;
 mod pool;
 mod prepared;
@@ -50,15 +51,15 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use cache::CacheMiss;
 use compile::Compiler;
 use faas_api::{Artifact, Digest, ImportProblem, Kind};
 use guest::Guest;
 use http::{Request, Response};
 use http_body::Body;
 use instance::{Ground, Instance, Seat};
+use loader::Loader;
 use offload::Offload;
-use prepared::{Engines, PrepareError, Prepared, engine_of};
+use prepared::Engines;
 use residency::{Residency, Resident};
 use reuse::{Shared, Waiting};
 use std::{
@@ -100,15 +101,12 @@ pub(crate) struct EngineParts<'a> {
 
 /// Runs programs.
 pub(crate) struct Engine {
-    engines: ArcSwap<Engines>,
     plan: PoolPlan,
     cache_dir: PathBuf,
     node_key: [u8; 32],
-    compiler: Compiler,
-    blobs: Arc<dyn Blobs>,
+    loader: Arc<Loader>,
     ground: Arc<Ground>,
     outbound: Arc<Outbound>,
-    residency: Arc<Residency>,
     metrics: Arc<Metrics>,
     seats: Arc<Semaphore>,
     pool_size: u32,
@@ -139,12 +137,19 @@ impl Engine {
         // Most of the pool is always there for requests that need an instance of their own.
         let waiting = Waiting::new(plan.instances as usize / 4, memory.clone());
         Ok(Self {
-            engines: ArcSwap::from_pointee(engines),
             plan: plan.clone(),
             cache_dir: cache_dir.to_owned(),
             node_key,
-            compiler: Compiler::new(deploy, plan.line_numbers, metrics.clone()),
-            blobs,
+            loader: Arc::new(Loader {
+                compiler: Compiler::new(deploy, plan.line_numbers, metrics.clone()),
+                blobs,
+                engines: ArcSwap::from_pointee(engines),
+                residency: Arc::new(Residency::new(
+                    plan.capacity,
+                    metrics.functions_loaded.clone(),
+                )),
+                metrics: metrics.clone(),
+            }),
             ground: Arc::new(Ground {
                 memory,
                 instance_start: metrics.instance_start.clone(),
@@ -152,7 +157,6 @@ impl Engine {
                 offload,
             }),
             outbound: Arc::new(outbound),
-            residency: Arc::new(Residency::new(plan.capacity, metrics.functions_loaded.clone())),
             metrics,
             seats: Arc::new(Semaphore::new(plan.instances as usize)),
             pool_size: plan.instances,
@@ -174,11 +178,11 @@ impl Engine {
         program: &Arc<Program>,
         environment: Option<Arc<Environment>>,
     ) -> Arc<Program> {
-        let engines = self.engines.load_full();
+        let engines = self.loader.engines.load_full();
         let next = Arc::new(program.with_environment(environment));
-        self.residency.hand_over(program, &next);
+        self.loader.residency.hand_over(program, &next);
         // As when it is loaded: nothing may stay on a pool that was replaced meanwhile.
-        if !Arc::ptr_eq(&engines, &self.engines.load()) {
+        if !Arc::ptr_eq(&engines, &self.loader.engines.load()) {
             next.set_resident(None);
         }
         next
@@ -196,7 +200,7 @@ impl Engine {
 
     /// Whether an artifact's native code is there already.
     pub(crate) fn is_compiled(&self, digest: &Digest, kind: Kind) -> bool {
-        self.engines.load().cache(kind).contains(digest)
+        self.loader.engines.load().cache(kind).contains(digest)
     }
 
     /// Compiles an artifact, unless that was done before, and proves that it can be linked.
@@ -204,7 +208,7 @@ impl Engine {
     /// # Errors
     /// When the artifact is no good, needs more than is allowed, or the platform fails.
     pub(crate) async fn compile(&self, digest: &Digest, kind: Kind) -> Result<(), CompileError> {
-        self.prepare(&self.engines.load_full(), digest, kind).await.map(drop)
+        self.loader.prepare(&self.loader.engines.load_full(), digest, kind).await.map(drop)
     }
 
     /// Removes native code for engines that this node no longer has. Blocks on files.
@@ -212,12 +216,12 @@ impl Engine {
     /// # Errors
     /// What the file system says.
     pub(crate) fn forget_other_engines(&self) -> std::io::Result<usize> {
-        self.engines.load().forget_others(&self.cache_dir)
+        self.loader.engines.load().forget_others(&self.cache_dir)
     }
 
     /// Removes an artifact's native code.
     pub(crate) fn forget(&self, digest: &Digest) {
-        self.engines.load().forget(digest);
+        self.loader.engines.load().forget(digest);
     }
 
     /// Answers one request, in an instance of its own, which is gone when the answer is, unless the
@@ -274,11 +278,17 @@ impl Engine {
         {
             return Ok(Seat::Shared(seat));
         }
+        // Code comes first: who waits for it takes no place from others.
+        let mut resident = self.resident(program).await?;
         let place = match self.seats.clone().try_acquire_owned() {
             Ok(place) => place,
-            Err(_) => self.queue_up().await?,
+            Err(_) => {
+                let place = self.queue_up().await?;
+                // It may have made room for others meanwhile, or the pool been replaced.
+                resident = self.resident(program).await?;
+                place
+            }
         };
-        let resident = self.resident(program).await?;
         let Some(reuse) = sharing else {
             return Ok(Seat::New(resident, place));
         };
@@ -315,70 +325,14 @@ impl Engine {
     /// A program's native code, loaded once, however many requests wait for it.
     async fn resident(&self, program: &Arc<Program>) -> Result<Arc<Resident>, InvokeError> {
         if let Some(resident) = program.resident() {
-            self.residency.touch(&resident);
+            self.loader.residency.touch(&resident);
             return Ok(resident);
         }
-        let _loading = program.loading().await;
-        if let Some(resident) = program.resident() {
-            return Ok(resident);
-        }
-        loop {
-            let engines = self.engines.load_full();
-            let prepared = self.prepare(&engines, &program.digest(), program.kind()).await;
-            let prepared = prepared.map_err(|error| InvokeError::Unavailable(error.to_string()))?;
-            program.metrics().cold_start();
-            let (residency, loaded) = (self.residency.clone(), program.clone());
-            let admitted = tokio::task::spawn_blocking(move || residency.admit(&loaded, prepared));
-            let resident = admitted.await;
-            let resident = resident.map_err(|error| InvokeError::Internal(error.to_string()))?;
-            // The pool may have been replaced meanwhile, and nothing may stay on the old one.
-            if Arc::ptr_eq(&engines, &self.engines.load()) {
-                return Ok(resident);
-            }
-            program.set_resident(None);
-        }
-    }
-
-    /// Loads and links; compiles first where the native code is not there.
-    async fn prepare(
-        &self,
-        engines: &Arc<Engines>,
-        digest: &Digest,
-        kind: Kind,
-    ) -> Result<Prepared, CompileError> {
-        let mut compiled = false;
-        loop {
-            let (engines, digest) = (engines.clone(), *digest);
-            let loading = tokio::task::spawn_blocking(move || engines.prepare(&digest, kind));
-            let failed = |error: tokio::task::JoinError| CompileError::Failed(error.to_string());
-            match loading.await.map_err(failed)? {
-                Ok(prepared) => return Ok(prepared),
-                Err(PrepareError::Refused(why) | PrepareError::Miss(CacheMiss::Unfit(why))) => {
-                    return Err(CompileError::Refused(why));
-                }
-                Err(PrepareError::Miss(miss)) => {
-                    if let CacheMiss::Rejected(why) = &miss {
-                        tracing::warn!(%digest, why, "native code refused; it is made anew");
-                        self.metrics.cache_rejected.inc();
-                    }
-                    if compiled {
-                        return Err(CompileError::Failed("fresh native code is no good".into()));
-                    }
-                    self.compile_now(&digest, kind).await?;
-                    compiled = true;
-                }
-            }
-        }
-    }
-
-    async fn compile_now(&self, digest: &Digest, kind: Kind) -> Result<(), CompileError> {
-        let file = self.blobs.file(digest).await;
-        let file = file.map_err(|error| CompileError::Failed(error.to_string()))?;
-        let Some(file) = file else {
-            return Err(CompileError::Failed(format!("artifact {digest} is gone")));
-        };
-        let engines = self.engines.load_full();
-        self.compiler.compile(&file, digest, engine_of(kind), engines.cache(kind)).await
+        let limit = Duration::from_millis(program.limits().first_byte_ms);
+        let loaded = tokio::time::timeout(limit, self.loader.clone().load(program.clone())).await;
+        loaded.unwrap_or_else(|_| {
+            Err(InvokeError::Unavailable(format!("its native code is not there after {limit:?}")))
+        })
     }
 
     /// Looks after instances that wait, and after swap. Never ends.
@@ -414,7 +368,7 @@ impl Engine {
 
     /// Swap may be turned on while the node serves.
     fn watch_swap(&self) {
-        if !self.engines.load().page_map_reset || !pool::swap_in_use() {
+        if !self.loader.engines.load().page_map_reset || !pool::swap_in_use() {
             return;
         }
         match self.harden() {
@@ -458,8 +412,8 @@ impl Engine {
         let engines = Engines::new(&plan, &self.cache_dir, self.node_key)
             .and_then(|engines| Ok(ticker::start(&engines.both()).map(|()| engines)?))
             .map_err(|error| InvokeError::Internal(format!("no strict pool: {error:#}")))?;
-        self.engines.store(Arc::new(engines));
-        self.residency.clear();
+        self.loader.engines.store(Arc::new(engines));
+        self.loader.residency.clear();
         Ok(())
     }
 }

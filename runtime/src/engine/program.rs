@@ -63,7 +63,7 @@ pub(crate) struct Program {
     metrics: OnceLock<Box<FunctionMetrics>>,
     resident: ArcSwapOption<Resident>,
     /// Held while native code is loaded, so that it is loaded once.
-    loading: tokio::sync::Mutex<()>,
+    loading: Arc<tokio::sync::Mutex<()>>,
     /// Shared with the program that this one replaced, whose calls may go on.
     running: Arc<AtomicU32>,
     kept: OnceLock<Box<Keep>>,
@@ -86,7 +86,7 @@ impl Program {
             node,
             metrics: OnceLock::new(),
             resident: ArcSwapOption::empty(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Arc::default(),
             running: Arc::default(),
             kept: OnceLock::new(),
         }
@@ -159,17 +159,18 @@ impl Program {
     }
 
     /// One at a time may load.
-    pub(super) async fn loading(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.loading.lock().await
+    pub(super) async fn loading(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.loading.clone().lock_owned().await
     }
 
     /// Counts a call, unless there are as many as there may be.
     pub(super) fn enter(self: &Arc<Self>) -> Result<Running, InvokeError> {
         let limit = self.spec.limits.concurrency;
-        if limit > 0 && self.running.load(Relaxed) >= limit {
+        // Counted first: of two that come at once only one may be the last.
+        if self.running.fetch_add(1, Relaxed) >= limit && limit > 0 {
+            self.running.fetch_sub(1, Relaxed);
             return Err(InvokeError::Concurrency { limit });
         }
-        self.running.fetch_add(1, Relaxed);
         self.metrics().active.inc();
         Ok(Running(self.clone()))
     }

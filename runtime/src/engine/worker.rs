@@ -5,6 +5,7 @@
 //! nothing to lose; it reads one artifact and writes one file.
 
 use super::pool::Flavor;
+use faas_api::Digest;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,6 +22,8 @@ use wasmtime::Engine;
 pub(super) struct Job {
     /// The artifact.
     pub(super) input: PathBuf,
+    /// What its content must be.
+    pub(super) digest: Digest,
     /// Where the native code goes.
     pub(super) output: PathBuf,
     /// Which engine it is for.
@@ -92,6 +95,10 @@ fn compile(job: &Job) -> Outcome {
         Ok(wasm) => wasm,
         Err(error) => return Outcome::Failed(format!("the artifact cannot be read: {error}")),
     };
+    // Long after it was uploaded a disk may have other bytes than it was given.
+    if Digest::of(&wasm) != job.digest {
+        return Outcome::Failed("the stored artifact does not match its digest: upload the same file again, or restore it from a backup".to_owned());
+    }
     let compiled = match job.component {
         // What is merged has no lines any more.
         true if !job.line_numbers => component(&engine, &wasm),
