@@ -70,7 +70,7 @@ fn the_unit_waits_for_the_drain() {
     let config = Config::load(&file("config.toml")).unwrap();
     let patience: u64 = setting("TimeoutStopSec").parse().unwrap();
     // Answers that are being sent have five seconds more.
-    assert!(patience > config.ingress.drain_timeout_s + 5);
+    assert!(patience > config.ingress.drain_delay_s + config.ingress.drain_timeout_s + 5);
 }
 
 #[test]

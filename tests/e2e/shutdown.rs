@@ -146,6 +146,22 @@ fn a_request_that_has_begun_to_arrive_is_answered() {
     assert_eq!(node.wait().code(), Some(0));
 }
 
+/// Whoever has not looked at the probe yet is still served.
+#[test]
+fn new_connections_are_taken_for_a_while() {
+    let mut node = Node::with_guests("[ingress]\ndrain_delay_s = 600\n");
+    let mut kept = Connection::open(node.ingress());
+    node.signal(Signal::TERM);
+    wait_until_draining(&node);
+    for _ in 0..3 {
+        node.get("/http03/hello").expect(200);
+        kept.start(&Request::get("/http02/hello"));
+        kept.read_answer(false).unwrap().expect(200);
+    }
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait().code(), Some(130));
+}
+
 #[test]
 fn the_second_signal_ends_it_at_once() {
     for second in [Signal::TERM, Signal::INT] {

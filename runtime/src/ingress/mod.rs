@@ -121,7 +121,10 @@ pub struct IngressConfig {
     pub max_headers: usize,
     /// The most streams of one HTTP/2 connection.
     pub max_h2_streams: u32,
-    /// Seconds that requests in flight get to finish when the node stops.
+    /// Seconds between the moment `/readyz` turns 503 and the end of new connections when the node
+    /// stops: as long as a load balancer in front takes to notice.
+    pub drain_delay_s: u64,
+    /// Seconds that requests in flight get to finish after that.
     pub drain_timeout_s: u64,
     /// A second address, without TLS, that sends every request to this one; port 0 takes a free one.
     #[serde(with = "optional_address")]
@@ -191,6 +194,7 @@ impl Default for IngressConfig {
             max_header_bytes: 64 * 1024,
             max_headers: 100,
             max_h2_streams: 128,
+            drain_delay_s: 0,
             drain_timeout_s: 30,
             http_redirect: None,
             tls: IngressTls::default(),
@@ -343,9 +347,12 @@ impl Ingress {
         };
         // Apart from each other, and not moved about with all that waits for them.
         let accepting = futures::future::join(Box::pin(requests), Box::pin(redirect)).map(drop);
-        let patience = Duration::from_secs(self.config.drain_timeout_s);
+        let drain = Drain {
+            delay: Duration::from_secs(self.config.drain_delay_s),
+            patience: Duration::from_secs(self.config.drain_timeout_s),
+        };
         tokio::select! {
-            () = run(accepting, &self.common, patience, &shutdown) => {}
+            () = run(accepting, &self.common, drain, &shutdown) => {}
             // It never ends.
             () = self.shared.guards.tend() => {}
         }
@@ -368,16 +375,26 @@ fn common(config: &IngressConfig, tls: Option<Acceptor>) -> io::Result<Common> {
     })
 }
 
+/// How long the end takes.
+struct Drain {
+    /// Until no connection is accepted any more.
+    delay: Duration,
+    /// Until what is in flight then is cut off.
+    patience: Duration,
+}
+
 /// Accepts, drains, cuts. `accepting` ends when the drain begins, and the listener with it.
 async fn run(
     accepting: impl Future<Output = ()>,
     common: &Common,
-    patience: Duration,
+    Drain { delay, patience }: Drain,
     shutdown: &Shutdown,
 ) {
     let signals = &common.signals;
     let switched = async {
         shutdown.draining().await;
+        // Probes say so already; whoever has not asked them yet still finds the node.
+        let _ = timeout(delay, shutdown.stopped()).await;
         signals.drain.cancel();
     };
     tokio::join!(accepting, switched);

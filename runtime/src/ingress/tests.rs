@@ -228,7 +228,8 @@ impl Node {
             let visitor = |peer| Visit::new(shared.clone(), peer);
             let accepting =
                 accept::accept(listener, Arc::new(Semaphore::new(10)), common.clone(), visitor);
-            run(accepting, &common, NEVER, &switch).await;
+            run(accepting, &common, Drain { delay: Duration::ZERO, patience: NEVER }, &switch)
+                .await;
         });
         Self { address, seen, shutdown, running }
     }
