@@ -45,15 +45,16 @@ guests wasm32-wasip2
 guests wasm32-wasip2 -p guest-fetch02
 guests wasm32-wasip1 -p guest-cgi
 
+# With the tests: what they depend on adds features, and the engine would be compiled a second time.
 step "the binary"
-cargo build --workspace --locked
+cargo build --workspace --all-targets --locked
 
 log=$(mktemp)
 api_log=$(mktemp)
 trap 'rm -f "$log" "$api_log"' EXIT
 
 if [[ ${1-} == e2e ]]; then
-    cargo test --locked -p faas-tests --test e2e -- "${2-}"
+    cargo test --workspace --locked --test e2e -- "${2-}"
     exit
 fi
 
