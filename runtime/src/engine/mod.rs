@@ -283,7 +283,8 @@ impl Engine {
         let place = match self.seats.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                let place = self.queue_up().await?;
+                // Boxed, as loading is: requests that need neither do not carry it.
+                let place = Box::pin(self.queue_up()).await?;
                 // It may have made room for others meanwhile, or the pool been replaced.
                 resident = self.resident(program).await?;
                 place
@@ -329,8 +330,8 @@ impl Engine {
             return Ok(resident);
         }
         let limit = Duration::from_millis(program.limits().first_byte_ms);
-        let loaded = tokio::time::timeout(limit, self.loader.clone().load(program.clone())).await;
-        loaded.unwrap_or_else(|_| {
+        let loading = tokio::time::timeout(limit, self.loader.clone().load(program.clone()));
+        Box::pin(loading).await.unwrap_or_else(|_| {
             Err(InvokeError::Unavailable(format!("its native code is not there after {limit:?}")))
         })
     }
