@@ -4,8 +4,8 @@
 #   tests/run.sh             everything
 #   tests/run.sh e2e NAME    only end-to-end tests whose name contains NAME
 #
-# Installs what they need: Wasm targets and guest toolchains (tests/toolchains.sh), and, as root on
-# Debian, the packages below. Ends with the closing lines of the test runners.
+# Installs what they need: Wasm targets and guest toolchains (tests/toolchains.sh), schemathesis
+# (tests/schemathesis.sh), and, as root on Debian, the packages below. Ends with the closing lines of the test runners.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Backtraces of expected failures cost time and say nothing.

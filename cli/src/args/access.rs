@@ -116,8 +116,9 @@ pub(crate) struct Audit {
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
     /// The newest so many, at most 1000
-    #[arg(long, value_name = "N", default_value = "100")]
-    pub(crate) limit: usize,
+    #[arg(long, value_name = "N", default_value = "100",
+        value_parser = clap::value_parser!(u16).range(..=1000))]
+    pub(crate) limit: u16,
 }
 
 #[derive(Debug, Args)]

@@ -272,7 +272,7 @@ pub(crate) struct Delete {
 pub(crate) struct Rollback {
     /// The app (default: the one of the project this folder is in)
     pub(crate) app: Option<AppName>,
-    /// The version to make live (default: the newest one older than what is live)
+    /// The version to make live (default: the one that had all of the traffic before)
     pub(crate) version: Option<VersionId>,
 }
 

@@ -82,6 +82,7 @@ fn a_token_is_asked_for_as_it_was_typed_and_printed_alone() {
         &["token", "revoke", "ci"],
         &["audit", "--since", "soon"],
         &["audit", "--limit", "x"],
+        &["audit", "--limit", "1001"],
     ] {
         faas.run(wrong).exits(2);
     }
