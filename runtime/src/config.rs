@@ -118,6 +118,12 @@ impl Config {
         if self.deploy.keep_versions == 0 {
             return value("deploy.keep_versions", "is at least 1");
         }
+        if !(1..=2).contains(&self.deploy.compile_concurrency) {
+            return value("deploy.compile_concurrency", "is 1 or 2");
+        }
+        if self.deploy.max_at_once == 0 {
+            return value("deploy.max_at_once", "is at least 1");
+        }
         if !(64 << 10..=64 << 20).contains(&self.log.segment_bytes) {
             return value("log.segment_bytes", "is from 65536 to 67108864 (64 MiB)");
         }

@@ -95,6 +95,9 @@ pub enum RunError {
     /// Another process has an address.
     #[error("{0}")]
     Taken(String),
+    /// Others can write to the data directory, or it is somebody else's.
+    #[error("{0}")]
+    Unsafe(String),
     /// Everything else.
     #[error("{0}")]
     Failed(String),
@@ -104,6 +107,7 @@ impl From<DataDirError> for RunError {
     fn from(error: DataDirError) -> Self {
         match error {
             DataDirError::InUse { .. } => Self::InUse(error.to_string()),
+            DataDirError::Unsafe { .. } => Self::Unsafe(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }
@@ -307,8 +311,7 @@ impl Node {
             engine: engine.clone(),
             addresses: addresses.clone(),
             metrics: metrics.clone(),
-            max_bytes: config.deploy.max_artifact_bytes,
-            keep_versions,
+            config: config.deploy.clone(),
             limits: Arc::new(config.limits.clone()),
             maxima: config.max_limits.clone(),
         }));
@@ -405,6 +408,10 @@ impl Node {
         tasks.spawn(async move {
             sweep(&deployer).await;
             catch_up(&deployer).await;
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                sweep(&deployer).await;
+            }
         });
         tasks
     }
@@ -540,6 +547,9 @@ async fn keep_records(tokens: &Tokens, journal: &dyn Journal, audit_days: u32) {
         tokens.write_uses().await;
     }
 }
+
+/// How often artifacts are removed that were sent for a deploy which never came.
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Removes what a stopped node may have left of deploys that were under way.
 async fn sweep(deployer: &Deployer) {

@@ -12,6 +12,7 @@
 //! | [`Metrics`] | what `/metrics` says |
 //! | [`process`] | what the kernel says of a process |
 //! | [`swap`] | swap for a moment, and memory that is forced out |
+//! | [`disk`] | disks that are full or fail |
 //! | [`load`] | an open-loop client |
 //! | [`Project`] | a folder with a manifest |
 //! | [`Relay`] | a connection that a test can spoil |
@@ -33,6 +34,7 @@
 pub mod acme;
 pub mod artifacts;
 mod cli;
+pub mod disk;
 mod functions;
 mod http1;
 pub mod hyper_client;

@@ -6,6 +6,7 @@ use crate::{
 use faas_api::{Deployed, Digest};
 use rustix::process::Signal;
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -27,6 +28,8 @@ pub struct Node {
     process: Option<Child>,
     ingress: SocketAddr,
     admin: SocketAddr,
+    /// What its environment has besides.
+    env: Vec<(String, OsString)>,
     /// What it writes to its standard output behind the two addresses.
     lines: Mutex<Option<mpsc::Receiver<String>>>,
 }
@@ -66,7 +69,13 @@ impl Node {
         let home = tempfile::Builder::new().prefix("faas-").tempdir().unwrap();
         fs::write(home.path().join("config.toml"), config).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { home, process: None, ingress: nowhere, admin: nowhere, lines: Mutex::default() }
+        let (env, lines) = (Vec::new(), Mutex::default());
+        Self { home, process: None, ingress: nowhere, admin: nowhere, env, lines }
+    }
+
+    /// Gives it an environment variable, from its next start on.
+    pub fn set_env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.to_owned(), value.into()));
     }
 
     /// Starts it, on other ports than before.
@@ -81,6 +90,7 @@ impl Node {
             .env_clear()
             .env("HOME", self.home())
             .env("RUST_BACKTRACE", "1")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

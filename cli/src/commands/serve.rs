@@ -147,6 +147,7 @@ fn explain(error: RunError) -> CliError {
         RunError::Config(_) => (Exit::Usage, "config"),
         RunError::InUse(_) => (Exit::Conflict, "in_use"),
         RunError::Taken(_) => (Exit::Conflict, "listen"),
+        RunError::Unsafe(_) => (Exit::Usage, "unsafe_data_dir"),
         RunError::Failed(_) => (Exit::Failed, "failed"),
     };
     let told = CliError::several_lines(exit, code, &error.to_string());

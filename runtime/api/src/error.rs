@@ -64,7 +64,7 @@ error_codes! {
     CpuTime = "cpu_time", 504, "The function used up its CPU time";
     /// The function took too long.
     WallTime = "wall_time", 504, "The function took too long";
-    /// The platform has no room for another instance.
+    /// The platform has no room for another instance, or another deploy.
     Overloaded = "overloaded", 503, "The server is busy";
     /// The function has no room for another instance.
     Concurrency = "concurrency", 503, "The function is busy";
@@ -125,6 +125,8 @@ error_codes! {
     CompileFailed = "compile_failed", 422, "Compilation failed";
     /// Something else changed it in between, or it is owned by someone else.
     Conflict = "conflict", 409, "Conflict";
+    /// Too much was uploaded that no deploy has used yet.
+    UploadQuota = "upload_quota", 429, "Too many uploads wait for their deploy";
     /// The disk is full.
     StorageFull = "storage_full", 507, "Storage is full";
     /// The server is stopping.

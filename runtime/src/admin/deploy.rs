@@ -60,8 +60,8 @@ pub(crate) trait Deploys: Send + Sync {
         progress: Progress,
     ) -> Result<Outcome, DeployError>;
 
-    /// Takes an artifact that a deploy will name.
-    async fn store(&self, digest: Digest, upload: Upload) -> Result<Stored, DeployError>;
+    /// Takes an artifact that a deploy will name, from a token of this name.
+    async fn store(&self, digest: Digest, by: &str, upload: Upload) -> Result<Stored, DeployError>;
 
     /// Removes what no kept version refers to.
     async fn sweep(&self) -> Result<usize, DeployError>;
@@ -86,8 +86,8 @@ impl Deploys for Deployer {
         self.deploy_app(deploy, progress).await
     }
 
-    async fn store(&self, digest: Digest, upload: Upload) -> Result<Stored, DeployError> {
-        self.store(digest, upload).await
+    async fn store(&self, digest: Digest, by: &str, upload: Upload) -> Result<Stored, DeployError> {
+        self.store(digest, by, upload).await
     }
 
     async fn sweep(&self) -> Result<usize, DeployError> {

@@ -272,7 +272,10 @@ fn explain(headers: &mut HeaderMap, code: ErrorCode) {
             let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::ShuttingDown => {
+        ErrorCode::Overloaded
+        | ErrorCode::RateLimited
+        | ErrorCode::UploadQuota
+        | ErrorCode::ShuttingDown => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

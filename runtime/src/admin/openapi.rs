@@ -228,10 +228,11 @@ problems! {
     /// What makes an app if there is none.
     AppWrite: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, Conflict,
         RouteConflict, Manifest, LimitAboveMaximum, MissingSecret, Unhealthy, InvalidName, InvalidWasm, Precompiled,
-        UnknownKind, UnknownImport, CompileFailed, Internal, ShuttingDown, StorageFull;
+        UnknownKind, UnknownImport, CompileFailed, Internal, Overloaded, ShuttingDown, StorageFull;
     /// What takes an artifact and nothing else.
     BlobProblems: BadRequest, Unauthorized, TokenExpired, Forbidden, MissingScope, RequestTimeout, BodyTooLarge,
-        UnsupportedMediaType, InvalidName, DigestMismatch, Internal, ShuttingDown, StorageFull;
+        UnsupportedMediaType, InvalidName, DigestMismatch, UploadQuota, Internal, Overloaded, ShuttingDown,
+        StorageFull;
     /// What takes an artifact besides.
     Upload: RequestTimeout, BodyTooLarge, UnsupportedMediaType, InvalidName, Unprocessable,
         InvalidWasm, Precompiled, UnknownKind, UnknownImport, CompileFailed;

@@ -87,6 +87,7 @@ pub(super) async fn create(
         BlobProblems))]
 pub(super) async fn put_blob(
     axum::extract::State(api): State,
+    principal: Principal,
     BlobPath(digest): BlobPath,
     _: NoQuery,
     request: Request,
@@ -103,7 +104,9 @@ pub(super) async fn put_blob(
     let end = Arc::<OnceLock<UploadEnd>>::default();
     let body =
         upload(request.into_body(), Expected { length, limit }, api.patience.body, end.clone());
-    let storing = api.cut.run_until_cancelled(api.parts.deployer.store(digest, body)).await;
+    let by = principal.to_string();
+    let storing = api.parts.deployer.store(digest, &by, body);
+    let storing = api.cut.run_until_cancelled(storing).await;
     let stored = outcome(storing, end.get(), limit)?;
     let status = if stored.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, axum::Json(stored)).into_response())

@@ -1,7 +1,7 @@
 //! An app's configuration as it is stored: one document, so that every change is one write.
 
 use super::{ConfigsError, seal::Sealed};
-use crate::storage::registry::MAX_DOC_BYTES;
+use crate::storage::{record::Rest, registry::MAX_DOC_BYTES};
 use faas_api::{
     VarName,
     configuration::{MAX_SECRET_LEN, MAX_SECRETS, MAX_SECRETS_TOTAL},
@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 
 /// An app's variables and secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ConfigRecord {
     /// Variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -21,11 +20,13 @@ pub(crate) struct ConfigRecord {
     /// Secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) secrets: BTreeMap<VarName, SecretRecord>,
+    /// What a newer server added.
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
 }
 
 /// A secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct SecretRecord {
     /// Its value, encrypted.
     pub(crate) sealed: Sealed,
@@ -33,11 +34,14 @@ pub(crate) struct SecretRecord {
     pub(crate) updated_at: Timestamp,
     /// The name of the token that changed it.
     pub(crate) updated_by: String,
+    /// What a newer server added.
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
 }
 
 impl ConfigRecord {
     pub(super) fn is_empty(&self) -> bool {
-        self.env.is_empty() && self.secrets.is_empty()
+        self.env.is_empty() && self.secrets.is_empty() && self.rest.is_empty()
     }
 
     /// Whether it holds no more than it may, all in all.
@@ -112,13 +116,14 @@ mod tests {
             let name = name(&format!("S{number:0>127}"));
             let sealed = sealer.seal(&app, &name, &"s".repeat(640)).unwrap();
             let (updated_at, updated_by) = (Timestamp::now(), "b".repeat(64));
-            (name, SecretRecord { sealed, updated_at, updated_by })
+            (name, SecretRecord { sealed, updated_at, updated_by, rest: Rest::new() })
         };
         ConfigRecord {
             env: (0..MAX_VARIABLES)
                 .map(|number| (name(&format!("V{number:0>127}")), value.to_owned()))
                 .collect(),
             secrets: (0..MAX_SECRETS).map(secret).collect(),
+            rest: Rest::new(),
         }
     }
 
@@ -133,6 +138,19 @@ mod tests {
         record.check().unwrap();
         let error = record.encode().unwrap_err().to_string();
         assert!(error.contains(&MAX_DOC_BYTES.to_string()), "{error}");
+    }
+
+    #[test]
+    fn what_a_newer_server_added_is_kept() {
+        let mut stored = serde_json::to_value(full("v")).unwrap();
+        stored["added"] = 1.into();
+        let secret = name(&format!("S{:0>127}", 0)).to_string();
+        stored["secrets"][&secret]["added"] = 2.into();
+        stored["secrets"][&secret]["sealed"]["added"] = 3.into();
+        let read: ConfigRecord = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), stored);
+        let none = ConfigRecord { env: BTreeMap::new(), secrets: BTreeMap::new(), ..read };
+        assert!(!none.is_empty(), "there is something to keep");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! is authenticated, so that a value which is moved to another place does not open there.
 
 use super::Key;
+use crate::storage::record::Rest;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use chacha20poly1305::{AeadInOut as _, KeyInit as _, XChaCha20Poly1305, XNonce};
 use faas_api::{AppName, VarName};
@@ -22,13 +23,15 @@ pub(crate) struct Sealer {
 
 /// A value as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Sealed {
     /// Which key opens it.
     key: String,
     /// In base64, as the next one.
     nonce: String,
     ciphertext: String,
+    /// What a newer server added. Whoever encrypts otherwise names another key, too.
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// Why a value cannot be sealed or opened.
@@ -71,6 +74,7 @@ impl Sealer {
             key: self.key_id.clone(),
             nonce: BASE64.encode(nonce),
             ciphertext: BASE64.encode(buffer),
+            rest: Rest::new(),
         })
     }
 

@@ -12,7 +12,11 @@ use crate::{
         Functions, FunctionsError,
         environments::{Environments, Given},
     },
-    storage::{Change, DocKey, Expect, Registry, Rev, StorageError, data_dir::DataDir},
+    storage::{
+        Change, DocKey, Expect, Registry, Rev, StorageError,
+        data_dir::DataDir,
+        record::{Rest, check_reader},
+    },
 };
 use bytes::Bytes;
 use faas_api::{AppName, Settings, VarName, VersionId};
@@ -303,6 +307,7 @@ impl Configs {
                 sealed: self.sealer.seal(app, name, value)?,
                 updated_at: clock::now(),
                 updated_by: by.to_owned(),
+                rest: Rest::new(),
             };
             record.secrets.insert(name.clone(), secret.clone());
             Ok((secret, new))
@@ -479,6 +484,7 @@ fn app_name(key: &DocKey) -> Result<AppName, StorageError> {
 }
 
 fn decode(key: &DocKey, body: &[u8]) -> Result<ConfigRecord, StorageError> {
+    check_reader(key, body)?;
     // Where it is wrong, not what stands there.
     serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());

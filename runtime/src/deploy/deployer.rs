@@ -3,10 +3,8 @@
 use super::{
     go_live::go_live,
     health,
-    refused::{
-        DeployError, bad_manifest, internal, not_an_artifact, not_compiled, nothing_to_run,
-        too_large, too_little_memory,
-    },
+    places::{Place, Places},
+    refused::{DeployError, bad_manifest, internal, not_compiled, too_large},
     secrets,
     uploads::{Hold, SweepPause, Uploads},
 };
@@ -14,16 +12,16 @@ use crate::{
     configuration::Configs,
     engine::{Engine, Limits, Maxima},
     functions::{
-        Added, Functions,
+        Added, DeployConfig, Functions,
         address::Addresses,
         record::{DeployKey, GoLive, NewVersion, VersionRecord},
     },
-    storage::{Blobs, Registry},
+    storage::{Blobs, Registry, record::Rest},
     telemetry::metrics::Metrics,
 };
 use bytes::Bytes;
 use faas_api::{
-    AppName, Artifact, DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, Function, FunctionName,
+    AppName, DeployEvent, Deployed, Digest, ErrorBody, ErrorCode, Function, FunctionName,
     FunctionSpec, Kind, Manifest, Planned, Reuse, Settings, Stored, manifest,
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -33,6 +31,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 /// What the function of a single-file deploy is called when nothing is said.
 const DEFAULT_FUNCTION: &str = "main";
@@ -40,7 +39,7 @@ const DEFAULT_FUNCTION: &str = "main";
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Artifacts of one deploy that are looked at or compiled at once; the engine has a limit of its
 /// own for compile processes.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 /// The most bytes of a version's functions that the app's document has; more have a blob.
 const INLINE_BYTES: usize = 2 << 10;
 
@@ -107,10 +106,8 @@ pub(crate) struct DeployerParts {
     pub(crate) addresses: Addresses,
     /// The node's metrics.
     pub(crate) metrics: Arc<Metrics>,
-    /// The largest artifact, in bytes.
-    pub(crate) max_bytes: u64,
-    /// How many versions of an app are kept.
-    pub(crate) keep_versions: usize,
+    /// What a deploy may be.
+    pub(crate) config: DeployConfig,
     /// What a call may use when its function says nothing,
     pub(crate) limits: Arc<Limits>,
     /// and what a function may ask for at most.
@@ -119,8 +116,10 @@ pub(crate) struct DeployerParts {
 
 /// Deploys.
 pub(crate) struct Deployer {
-    parts: DeployerParts,
-    uploads: Uploads,
+    pub(super) parts: DeployerParts,
+    pub(super) uploads: Uploads,
+    pub(super) inspections: Semaphore,
+    places: Places,
 }
 
 /// What a version is made of, when all of its artifacts are here.
@@ -138,7 +137,8 @@ impl Deployer {
     /// A deployer of nothing yet.
     pub(crate) fn new(parts: DeployerParts) -> Self {
         let uploads = Uploads::new(parts.blobs.clone(), parts.registry.clone());
-        Self { parts, uploads }
+        let places = Places::new(parts.config.max_at_once, parts.config.max_pending_bytes);
+        Self { parts, uploads, inspections: Semaphore::new(AT_ONCE), places }
     }
 
     /// Takes an artifact and makes it a version, live if asked. All or nothing.
@@ -152,7 +152,8 @@ impl Deployer {
         progress: Progress,
     ) -> Result<Deployed, DeployError> {
         let started = Instant::now();
-        let deployed = match self.receive(upload, &progress).await {
+        let mut place = self.places.enter(&request.created_by)?;
+        let deployed = match self.receive(&mut place, 0, upload, &progress).await {
             Ok((hold, _)) => {
                 let release = self.release_of(request, hold.digest(), started)?;
                 self.publish(release, &progress).await
@@ -175,6 +176,7 @@ impl Deployer {
     ) -> Result<Outcome, DeployError> {
         let started = Instant::now();
         let AppDeploy { app, mut new, created_by, key } = deploy;
+        let _place = self.places.enter(&created_by)?;
         new.manifest.check().map_err(bad_manifest)?;
         let go_live = go_live(&new)?;
         self.check_node(&app, &new.manifest).await?;
@@ -197,8 +199,15 @@ impl Deployer {
             started,
         };
         let deployed = self.publish(release, &progress).await;
-        if deployed.is_ok() {
-            self.uploads.deployed(&digests).await?;
+        match &deployed {
+            Ok(_) => self.uploads.deployed(&digests).await?,
+            Err(_) => {
+                let (_, missing) = self.uploads.hold_all(&digests).await?;
+                if !missing.is_empty() {
+                    // One was damaged, and is out of the way now: whoever deploys it has it.
+                    return Ok(Outcome::Planned(Planned { missing, dry_run: false }));
+                }
+            }
         }
         drop(held);
         self.account(&deployed).await;
@@ -212,12 +221,21 @@ impl Deployer {
     pub(crate) async fn store(
         &self,
         digest: Digest,
+        by: &str,
         upload: Upload,
     ) -> Result<Stored, DeployError> {
+        let mut place = self.places.enter(by)?;
         let (progress, _) = tokio::sync::mpsc::unbounded_channel();
-        let (hold, stored) = self.receive(upload, &progress).await?;
+        let mut waiting = self.uploads.waiting(by).await?;
+        if waiting > 0 && waiting >= self.parts.config.max_pending_bytes {
+            // What waited too long is in the way no more.
+            self.tidy_up().await;
+            waiting = self.uploads.waiting(by).await?;
+        }
+        let (hold, stored) = self.receive(&mut place, waiting, upload, &progress).await?;
         if hold.digest() == digest {
-            self.uploads.expect_deploy(&digest).await?;
+            let size = if stored.new { stored.size } else { 0 };
+            self.uploads.expect_deploy(&digest, by, size).await?;
             return Ok(stored);
         }
         let found = hold.digest();
@@ -236,8 +254,9 @@ impl Deployer {
             Err(error) if error.body.status < 500 => "rejected",
             Err(_) => "failed",
         });
-        let surplus =
-            |deployed: &Deployed| deployed.version.number() as usize > self.parts.keep_versions;
+        let surplus = |deployed: &Deployed| {
+            deployed.version.number() as usize > self.parts.config.keep_versions
+        };
         if deployed.as_ref().map_or(true, surplus) {
             self.tidy_up().await;
         }
@@ -281,6 +300,8 @@ impl Deployer {
     /// Step 1: an artifact becomes a blob while it arrives, and is held from then on.
     async fn receive(
         &self,
+        place: &mut Place<'_>,
+        waiting: u64,
         mut upload: Upload,
         progress: &Progress,
     ) -> Result<(Hold<'_>, Stored), DeployError> {
@@ -295,9 +316,10 @@ impl Deployer {
                 cause: Some(error.to_string()),
             })?;
             size += piece.len() as u64;
-            if size > self.parts.max_bytes {
-                return Err(too_large(self.parts.max_bytes).into());
+            if size > self.parts.config.max_artifact_bytes {
+                return Err(too_large(self.parts.config.max_artifact_bytes).into());
             }
+            place.take(piece.len() as u64, waiting)?;
             writer.write(&piece).await?;
         }
         let (hold, new) = self.uploads.finish(writer).await?;
@@ -408,56 +430,6 @@ impl Deployer {
         Ok(self.parts.functions.check_domains(app, &manifest.domains).await?)
     }
 
-    /// Step 2 of every function whose artifact is here, in their order.
-    async fn inspect_all(
-        &self,
-        manifest: &Manifest,
-        missing: &[Digest],
-    ) -> Result<Vec<(Kind, u64)>, DeployError> {
-        let mut inspecting = Vec::new();
-        for function in manifest.functions.iter().filter(|f| !missing.contains(&f.digest)) {
-            inspecting.push(self.inspect(function));
-        }
-        stream::iter(inspecting).buffered(AT_ONCE).try_collect().await
-    }
-
-    /// Step 2: is this something we can run?
-    async fn inspect(&self, function: &FunctionSpec) -> Result<(Kind, u64), DeployError> {
-        let bytes = self.uploads.blobs().get(&function.digest).await?;
-        let inspected =
-            tokio::task::spawn_blocking(move || bytes.map(|bytes| Artifact::inspect(&bytes)));
-        let artifact = inspected
-            .await
-            .map_err(|error| internal(error.to_string()))?
-            .ok_or_else(|| internal("the artifact is gone".to_owned()))?
-            .map_err(|error| not_an_artifact(&error))?;
-        let kind = artifact.kind.ok_or_else(|| nothing_to_run(&artifact))?;
-        if let Some(reuse) = &function.reuse {
-            reuse.check(Some(kind)).map_err(|why| {
-                ErrorBody::new(ErrorCode::Unprocessable)
-                    .detail(why)
-                    .hint("without `reuse` every request has an instance of its own")
-            })?;
-        }
-        let most = self.parts.limits.with(&function.settings.limits, &self.parts.maxima);
-        if artifact.memory_bytes > most.memory_bytes {
-            return Err(too_little_memory(function, &artifact, most.memory_bytes).into());
-        }
-        let problems = Engine::missing_imports(&artifact, kind);
-        if problems.is_empty() {
-            return Ok((kind, artifact.size));
-        }
-        let count = match problems.len() {
-            1 => "one import has".to_owned(),
-            n => format!("{n} imports have"),
-        };
-        let mut body =
-            ErrorBody::new(ErrorCode::UnknownImport).detail(format!("{count} no implementation"));
-        body.hint = problems.first().map(|problem| problem.hint.clone());
-        body.imports = problems;
-        Err(body.into())
-    }
-
     /// Step 3 of every function.
     async fn compile_all(
         &self,
@@ -522,6 +494,7 @@ impl Deployer {
             domains: Vec::new(),
             health: None,
             deploy: None,
+            rest: Rest::new(),
         };
         let version = self.parts.functions.unpublished(&release.app, &version);
         let checked = health::check(&self.parts.engine, &release.app, &version, path).await;

@@ -3,6 +3,8 @@
 //! | file | what it has |
 //! |---|---|
 //! | `deployer` | a deploy, top to bottom: receive → inspect → compile → check → publish |
+//! | `inspect` | what kind of program an artifact is, and whether it can run here |
+//! | `places` | how many deploys and uploads are under way, and how much waits for its deploy |
 //! | `uploads` | blobs that no version names yet, and the sweep that removes what none will |
 //! | `health` | one request to a version that nobody else can reach yet |
 //! | `secrets` | whether the app has what its functions name |
@@ -15,6 +17,8 @@
 mod deployer;
 mod go_live;
 mod health;
+mod inspect;
+mod places;
 mod refused;
 mod secrets;
 mod uploads;

@@ -105,6 +105,18 @@ pub(super) fn not_compiled(error: CompileError) -> DeployError {
             .detail(why)
             .hint("make the artifact smaller, or ask the operator to raise the limit")
             .into(),
+        error @ CompileError::Full(_) => DeployError {
+            body: Box::new(ErrorBody::new(ErrorCode::StorageFull)),
+            cause: Some(error.to_string()),
+        },
+        error @ CompileError::Killed(_) => DeployError {
+            body: Box::new(
+                ErrorBody::new(ErrorCode::Overloaded)
+                    .detail("the compile process was stopped before its end")
+                    .hint("nothing is wrong with the artifact: try again"),
+            ),
+            cause: Some(error.to_string()),
+        },
         CompileError::Failed(cause) => internal(cause),
     }
 }

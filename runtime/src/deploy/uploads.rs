@@ -12,6 +12,7 @@ use crate::{
 use bytes::Bytes;
 use faas_api::Digest;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -91,10 +92,27 @@ impl Uploads {
         Hold { uploads: self, digest }
     }
 
-    /// Notes that a blob waits for its deploy.
-    pub(super) async fn expect_deploy(&self, digest: &Digest) -> Result<(), StorageError> {
-        let now = Bytes::from(clock::now().to_string());
-        self.registry.put(&note(digest), now, Expect::Any).await.map(drop)
+    /// Notes that a blob of so many bytes, sent by a token of this name, waits for its deploy.
+    pub(super) async fn expect_deploy(
+        &self,
+        digest: &Digest,
+        by: &str,
+        bytes: u64,
+    ) -> Result<(), StorageError> {
+        // Who sent it first has it on the bill.
+        let before = self.registry.get(&note(digest)).await?;
+        let before = before.and_then(|doc| Note::read(&doc.body)).filter(|note| note.bytes > bytes);
+        let (by, bytes) = before.map_or((by.to_owned(), bytes), |note| (note.by, note.bytes));
+        let note_text = serde_json::to_vec(&Note { since: clock::now(), by, bytes })
+            .map_err(|error| StorageError::Failed(format!("upload {digest}: {error}")))?;
+        self.registry.put(&note(digest), Bytes::from(note_text), Expect::Any).await.map(drop)
+    }
+
+    /// How many bytes of what a token has sent wait for their deploy.
+    pub(super) async fn waiting(&self, by: &str) -> Result<u64, StorageError> {
+        let (notes, _) = self.registry.list(UPLOADS).await?;
+        let notes = notes.iter().filter_map(|(_, doc)| Note::read(&doc.body));
+        Ok(notes.filter(|note| note.by == by && note.is_awaited()).map(|note| note.bytes).sum())
     }
 
     /// Its deploy has come.
@@ -126,6 +144,8 @@ impl Uploads {
             let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             held.keys().copied().collect()
         };
+        // After a failure of the disk a version may still come to be that is not in the records.
+        self.registry.settled().await?;
         let awaited = self.awaited().await?;
         let named = functions.digests().await?;
         let mut removed = 0;
@@ -152,10 +172,8 @@ impl Uploads {
         let mut awaited = HashSet::new();
         for (key, doc) in notes {
             let digest = key.as_str().strip_prefix(UPLOADS).and_then(|hex| hex.parse().ok());
-            let since: Option<Timestamp> =
-                std::str::from_utf8(&doc.body).ok().and_then(|text| text.parse().ok());
-            match (digest, since) {
-                (Some(digest), Some(since)) if clock::now().duration_since(since) < PATIENCE => {
+            match (digest, Note::read(&doc.body)) {
+                (Some(digest), Some(note)) if note.is_awaited() => {
                     awaited.insert(digest);
                 }
                 _ => match self.registry.delete(&key, Expect::Rev(doc.rev)).await {
@@ -165,6 +183,32 @@ impl Uploads {
             }
         }
         Ok(awaited)
+    }
+}
+
+/// What is noted about a blob that waits for its deploy.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    since: Timestamp,
+    /// The name of the token that sent it.
+    #[serde(default)]
+    by: String,
+    /// Its size, if it was new when it was sent.
+    #[serde(default)]
+    bytes: u64,
+}
+
+impl Note {
+    fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok().or_else(|| {
+            // Earlier releases noted the time alone.
+            let since = std::str::from_utf8(body).ok()?.parse().ok()?;
+            Some(Self { since, by: String::new(), bytes: 0 })
+        })
+    }
+
+    fn is_awaited(&self) -> bool {
+        clock::now().duration_since(self.since) < PATIENCE
     }
 }
 

@@ -2,12 +2,15 @@
 
 use super::{
     cache::CodeCache,
+    failures::Failures,
     pool::Flavor,
-    worker::{Job, Outcome},
+    worker::{Job, MAX_CODE_BYTES, Outcome},
 };
 use crate::{functions::DeployConfig, telemetry::metrics::Metrics};
 use faas_api::Digest;
+use rustix::process::Signal;
 use std::{
+    io::ErrorKind,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{ExitStatus, Stdio},
@@ -25,7 +28,7 @@ use tokio::{
 const MAX_OUTPUT: u64 = 64 << 10;
 
 /// Why there is no native code.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CompileError {
     /// The artifact is at fault.
     #[error("{0}")]
@@ -33,9 +36,26 @@ pub(crate) enum CompileError {
     /// It would have taken more than is allowed.
     #[error("{0}")]
     OverLimit(String),
+    /// The disk has no room for it.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// Somebody or something stopped the compile process: the next one may come to its end.
+    #[error("the compile process was stopped: {0}")]
+    Killed(String),
     /// The platform is at fault.
     #[error("the compile process failed: {0}")]
     Failed(String),
+}
+
+impl CompileError {
+    /// What a failure to do something with a file means.
+    fn of_file(doing: &str, error: &std::io::Error) -> Self {
+        let text = format!("cannot {doing} the native code: {error}");
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(text),
+            _ => Self::Failed(text),
+        }
+    }
 }
 
 /// Runs compile processes, a few at once.
@@ -44,6 +64,7 @@ pub(crate) struct Compiler {
     /// finds it done.
     lanes: [Mutex<()>; 16],
     seats: Semaphore,
+    failures: Failures,
     cpu_s: u64,
     memory_bytes: u64,
     line_numbers: bool,
@@ -57,6 +78,7 @@ impl Compiler {
         Self {
             lanes: Default::default(),
             seats: Semaphore::new(config.compile_concurrency.max(1)),
+            failures: Failures::default(),
             cpu_s: config.compile_cpu_s,
             memory_bytes: config.compile_memory_bytes,
             line_numbers,
@@ -65,10 +87,16 @@ impl Compiler {
         }
     }
 
+    /// The next request to compile this artifact is tried, whatever became of earlier ones.
+    pub(super) fn forget_failure(&self, digest: &Digest) {
+        self.failures.forget(digest);
+    }
+
     /// Puts the native code of an artifact into a cache.
     ///
     /// # Errors
-    /// When the artifact cannot be compiled, or not within the limits. Nothing is left behind.
+    /// When the artifact cannot be compiled, or not within the limits. Nothing is left behind, and the
+    /// next request for the same artifact gets the same answer for a while.
     pub(crate) async fn compile(
         &self,
         input: &Path,
@@ -85,6 +113,9 @@ impl Compiler {
         if cache.contains(digest) {
             return Ok(());
         }
+        if let Some(error) = self.failures.of(digest, Instant::now()) {
+            return Err(error);
+        }
         let _seat = self.seats.acquire().await.map_err(closed)?;
         let started = Instant::now();
         let job = Job {
@@ -98,19 +129,16 @@ impl Compiler {
             cpu_s: self.cpu_s,
             memory_bytes: self.memory_bytes,
         };
-        let outcome = self.run(&job).await;
-        match outcome {
-            Ok(()) => {
-                let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
-                cache.adopt(digest).map_err(failed)?;
-                self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
-                Ok(())
-            }
+        let adopt = |()| cache.adopt(digest).map_err(|error| CompileError::of_file("keep", &error));
+        let made = self.run(&job).await.and_then(adopt);
+        match &made {
+            Ok(()) => self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64()),
             Err(error) => {
                 cache.remove(digest);
-                Err(error)
+                self.failures.note(digest, error, Instant::now());
             }
         }
+        made
     }
 
     async fn run(&self, job: &Job) -> Result<(), CompileError> {
@@ -143,6 +171,7 @@ impl Compiler {
         match serde_json::from_slice(&stdout) {
             Ok(Outcome::Compiled) => Ok(()),
             Ok(Outcome::Refused(why)) => Err(CompileError::Refused(why)),
+            Ok(Outcome::Full(why)) => Err(CompileError::Full(why)),
             Ok(Outcome::Failed(why)) => Err(CompileError::Failed(why)),
             Err(_) => Err(self.explain(status, &stderr)),
         }
@@ -150,27 +179,34 @@ impl Compiler {
 
     /// What stopped a process that could not say it.
     fn explain(&self, status: ExitStatus, stderr: &[u8]) -> CompileError {
-        const SIGABRT: i32 = 6;
-        const SIGBUS: i32 = 7;
-        const SIGKILL: i32 = 9;
-        const SIGSEGV: i32 = 11;
-        const SIGXCPU: i32 = 24;
         let words = String::from_utf8_lossy(stderr);
         let words = words.trim();
         let out_of_memory = words.contains("memory allocation") || words.contains("annot allocate");
-        match status.signal() {
-            // At the hard limit, which is the same here, the kernel kills instead of asking.
-            Some(SIGXCPU | SIGKILL) => CompileError::OverLimit(format!(
+        match status.signal().map(Signal::from_named_raw) {
+            // Before its hard limit, at which the kernel would kill: that signal is somebody else's.
+            Some(Some(Signal::XCPU)) => CompileError::OverLimit(format!(
                 "compiling it takes more than {} s of CPU time (limit `deploy.compile_cpu_s`)",
                 self.cpu_s
             )),
-            Some(SIGABRT | SIGSEGV | SIGBUS) if words.is_empty() || out_of_memory => {
+            Some(Some(Signal::XFSZ)) => CompileError::OverLimit(format!(
+                "its native code has more than {} MiB",
+                MAX_CODE_BYTES >> 20
+            )),
+            Some(Some(
+                signal @ (Signal::KILL | Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT),
+            )) => CompileError::Killed(format!(
+                "signal {}, of somebody or of a system that is short of memory",
+                signal.as_raw()
+            )),
+            Some(Some(Signal::ABORT | Signal::SEGV | Signal::BUS))
+                if words.is_empty() || out_of_memory =>
+            {
                 self.out_of_memory()
             }
             None if out_of_memory => self.out_of_memory(),
             // Whatever the compiler stumbled over came from the artifact.
-            Some(signal) => {
-                tracing::error!(signal, words, "the compile process crashed");
+            Some(_) => {
+                tracing::error!(%status, words, "the compile process crashed");
                 CompileError::OverLimit("the compiler crashed on it".to_owned())
             }
             None => CompileError::Failed(format!("{status}: {words}")),

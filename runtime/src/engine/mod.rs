@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `pool` | how many instances, and both engines' settings |
 //! | `compile`, `worker` | Wasm to native code, in a process with limits |
+//! | `failures` | what could not be compiled of late |
 //! | `cache` | native code on disk, proven before it is loaded |
 //! | `program` | a function as the engine knows it |
 //! | `prepared`, `residency` | native code loaded and linked, and which is in memory |
@@ -20,6 +21,7 @@ mod compile;
 mod config;
 mod early;
 mod error;
+mod failures;
 mod guest;
 mod instance;
 mod loader;
@@ -208,6 +210,7 @@ impl Engine {
     /// # Errors
     /// When the artifact is no good, needs more than is allowed, or the platform fails.
     pub(crate) async fn compile(&self, digest: &Digest, kind: Kind) -> Result<(), CompileError> {
+        self.loader.compiler.forget_failure(digest);
         self.loader.prepare(&self.loader.engines.load_full(), digest, kind).await.map(drop)
     }
 

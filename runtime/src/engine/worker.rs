@@ -17,6 +17,13 @@ use std::{
 };
 use wasmtime::Engine;
 
+/// The most native code of one artifact, in bytes: a compiler that went astray does not fill the disk.
+pub(super) const MAX_CODE_BYTES: u64 = 1 << 30;
+/// Files it needs: three streams, the artifact, the native code, and some to spare.
+const MAX_FILES: u64 = 32;
+/// Between being asked to stop for its CPU time, which the host can tell from being killed, and that.
+const CPU_GRACE_S: u64 = 5;
+
 /// What the host asks for, as JSON on the standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -48,6 +55,8 @@ pub(super) enum Outcome {
     Compiled,
     /// The artifact is at fault; the text says why.
     Refused(String),
+    /// The disk has no room for it.
+    Full(String),
     /// The process could not do its work.
     Failed(String),
 }
@@ -74,8 +83,11 @@ fn read_job() -> io::Result<Job> {
 fn limit(job: &Job) -> io::Result<()> {
     let at_most = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::As, at_most(job.memory_bytes))?;
-    setrlimit(Resource::Cpu, at_most(job.cpu_s))?;
+    let killed_at = job.cpu_s.saturating_add(CPU_GRACE_S);
+    setrlimit(Resource::Cpu, Rlimit { current: Some(job.cpu_s), maximum: Some(killed_at) })?;
     setrlimit(Resource::Core, at_most(0))?;
+    setrlimit(Resource::Fsize, at_most(MAX_CODE_BYTES))?;
+    setrlimit(Resource::Nofile, at_most(MAX_FILES))?;
     // A host that is gone wants nothing any more, and its successor may write the same file.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     if rustix::process::getppid().map(|pid| pid.as_raw_pid()) != Some(job.host) {
@@ -108,9 +120,17 @@ fn compile(job: &Job) -> Outcome {
     match compiled {
         Ok(code) => match write(job, &code) {
             Ok(()) => Outcome::Compiled,
-            Err(error) => Outcome::Failed(format!("the code cannot be written: {error}")),
+            Err(error) => not_written(&error),
         },
         Err(error) => Outcome::Refused(format!("{error:#}")),
+    }
+}
+
+fn not_written(error: &io::Error) -> Outcome {
+    let text = format!("the code cannot be written: {error}");
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Outcome::Full(text),
+        _ => Outcome::Failed(text),
     }
 }
 

@@ -7,7 +7,10 @@
 use super::{FunctionsError, find_app};
 use crate::{
     clock,
-    storage::{DocKey, Expect, Registry, StorageError},
+    storage::{
+        DocKey, Expect, Registry, StorageError,
+        record::{self, Rest},
+    },
 };
 use bytes::Bytes;
 use faas_api::{AppName, Domain};
@@ -28,6 +31,9 @@ struct Claim {
     /// The deploy under way that needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pending: Option<Pending>,
+    /// What a newer server added.
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// A deploy that has claimed domains and has not stored its version yet.
@@ -97,7 +103,8 @@ pub(super) async fn claim(
                     (since.unwrap_or_else(clock::now), Expect::Rev(doc.rev))
                 }
             };
-            let claim = Claim { app: app.clone(), since, pending: Some(pending.clone()) };
+            let (app, pending) = (app.clone(), Some(pending.clone()));
+            let claim = Claim { app, since, pending, rest: Rest::new() };
             // Somebody else was faster: look again at what there is now.
             if write(registry, &key, &claim, expect).await? {
                 break;
@@ -206,6 +213,5 @@ fn key(domain: &Domain) -> DocKey {
 }
 
 fn decode(key: &DocKey, body: &[u8]) -> Result<Claim, FunctionsError> {
-    serde_json::from_slice(body)
-        .map_err(|error| StorageError::Damaged(format!("document `{key}`: {error}")).into())
+    Ok(record::read(key, body)?)
 }

@@ -6,7 +6,10 @@
 
 use crate::{
     clock,
-    storage::{Change, DocKey, Expect, Registry, Rev, StorageError},
+    storage::{
+        Change, DocKey, Expect, Registry, Rev, StorageError,
+        record::{Rest, read as decode},
+    },
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -34,6 +37,9 @@ struct KeyRecord {
     key: ApiKey,
     /// Of the key's text.
     sha256: Digest,
+    /// What a newer server added.
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// Why keys are not as they were wanted.
@@ -157,7 +163,7 @@ impl Keys {
             created_by: created_by.to_owned(),
             expires_at,
         };
-        let record = KeyRecord { key, sha256: Digest::of(secret.as_bytes()) };
+        let record = KeyRecord { key, sha256: Digest::of(secret.as_bytes()), rest: Rest::new() };
         let doc = doc_key(app, &record.key.name);
         let body = serde_json::to_vec(&record)
             .map_err(|error| StorageError::Failed(format!("`{doc}`: {error}")))?;
@@ -305,11 +311,6 @@ fn app_of(key: &DocKey) -> Result<AppName, StorageError> {
     let rest = key.as_str().strip_prefix(KEYS).unwrap_or_default();
     let (app, _) = rest.split_once('/').unwrap_or_default();
     app.parse().map_err(|error| StorageError::Damaged(format!("document `{key}`: {error}")))
-}
-
-fn decode(key: &DocKey, body: &[u8]) -> Result<KeyRecord, StorageError> {
-    serde_json::from_slice(body)
-        .map_err(|error| StorageError::Damaged(format!("document `{key}`: {error}")))
 }
 
 #[cfg(test)]

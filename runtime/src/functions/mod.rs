@@ -47,8 +47,12 @@ pub struct DeployConfig {
     pub compile_timeout_s: u64,
     /// The most memory the compile process may map, in bytes.
     pub compile_memory_bytes: u64,
-    /// The most compile processes at once.
+    /// The most compile processes at once, 1 or 2.
     pub compile_concurrency: usize,
+    /// The most deploys and uploads at once; one token has half of them at most.
+    pub max_at_once: usize,
+    /// The most bytes that one token may have uploaded for deploys that did not come yet.
+    pub max_pending_bytes: u64,
 }
 
 impl Default for DeployConfig {
@@ -60,6 +64,8 @@ impl Default for DeployConfig {
             compile_timeout_s: 120,
             compile_memory_bytes: 2 << 30,
             compile_concurrency: 1,
+            max_at_once: 64,
+            max_pending_bytes: 2 << 30,
         }
     }
 }
@@ -571,6 +577,5 @@ fn app_name(key: &DocKey) -> Result<AppName, FunctionsError> {
 }
 
 fn decode(key: &DocKey, body: &[u8]) -> Result<AppRecord, FunctionsError> {
-    serde_json::from_slice(body)
-        .map_err(|error| StorageError::Damaged(format!("document `{key}`: {error}")).into())
+    Ok(crate::storage::record::read(key, body)?)
 }

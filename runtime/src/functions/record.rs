@@ -1,5 +1,6 @@
 //! An app as it is stored: one document, so that every change of an app is one write.
 
+use crate::storage::record::Rest;
 use faas_api::{Aborted, AppName, Canary, Digest, Domain, Function, Sticky, Traffic, VersionId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub(crate) struct AppRecord {
     /// The last canary that was aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) aborted: Option<Aborted>,
+    /// What a newer server added.
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
 }
 
 /// A version; it never changes once it is stored.
@@ -56,6 +60,9 @@ pub(crate) struct VersionRecord {
     /// The deploy that made it, so that the same one sent again makes no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) deploy: Option<DeployKey>,
+    /// What a newer server added.
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
 }
 
 /// What tells one deploy from another, however often it is sent.
@@ -118,6 +125,7 @@ impl AppRecord {
             versions: Vec::new(),
             pinned: BTreeSet::new(),
             aborted: None,
+            rest: Rest::new(),
         }
     }
 
@@ -192,6 +200,7 @@ impl AppRecord {
             domains: new.domains,
             health: new.health,
             deploy: new.deploy,
+            rest: Rest::new(),
         });
         while self.versions.len() > keep.max(1) && self.drop_oldest(keep > 1) {}
         id
@@ -361,6 +370,27 @@ mod tests {
         record.history.clear();
         deploy(&mut record, true);
         assert_eq!(back(&mut record), 1);
+    }
+
+    #[test]
+    fn what_a_newer_server_added_is_kept() {
+        let now = Timestamp::now();
+        let mut record = AppRecord::new(now);
+        record.add(new_version(true), 3, now);
+        let mut stored = serde_json::to_value(&record).unwrap();
+        stored["colour"] = "red".into();
+        stored["versions"][0]["region"] = serde_json::json!({"near": ["eu"]});
+        let mut read: AppRecord = serde_json::from_value(stored).unwrap();
+        read.add(new_version(true), 3, now);
+        let written = serde_json::to_value(&read).unwrap();
+        assert_eq!(written["colour"], "red");
+        assert_eq!(written["versions"][0]["region"]["near"][0], "eu");
+        assert!(written["versions"][1].get("region").is_none());
+        // What it does not know about who may call a function it does not overlook.
+        let mut stored = serde_json::to_value(&record).unwrap();
+        stored["versions"][0]["functions"][0]["settings"]["only_from"] = "10.0.0.0/8".into();
+        let error = serde_json::from_value::<AppRecord>(stored).unwrap_err();
+        assert!(error.to_string().contains("only_from"), "{error}");
     }
 
     #[test]

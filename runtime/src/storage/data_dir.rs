@@ -6,11 +6,28 @@ use super::{
 };
 use std::{
     fmt::{self, Write as _},
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{self, Path, PathBuf},
 };
+
+/// What a node keeps in its data directory, but for the secrets, which are looked at when they are
+/// read.
+const OWN: &[&str] = &[
+    "lock",
+    "state.db",
+    "state.db-wal",
+    "state.db-shm",
+    "blobs",
+    "blobs/sha256",
+    "blobs/tmp",
+    "cache",
+    "logs",
+    "acme",
+];
+/// The bits of a mode with which others write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// No secret is longer than this; anything else is the wrong file.
 const MAX_SECRET_BYTES: u64 = 4096;
@@ -41,6 +58,14 @@ pub(crate) enum DataDirError {
         /// Where it should be.
         path: PathBuf,
         /// What is wrong, and one way out.
+        problem: String,
+    },
+    /// Somebody else may put things into it, or has: code, records and tokens would be theirs.
+    #[error("`{}` {problem}", path.display())]
+    Unsafe {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it, and the way out.
         problem: String,
     },
     /// A secret's file is not as a secret has to be. It is not replaced, because somebody may
@@ -77,7 +102,13 @@ impl DataDir {
         // Kept absolute, so that it stays the same directory and reads well in a log.
         let path = path::absolute(path).map_err(io_error("resolve", path))?;
         let is_new = create(&path)?;
+        check_link(&path)?;
+        check_mode(&path, &fs::metadata(&path).map_err(io_error("look at", &path))?)?;
         let lock = acquire(&path)?;
+        check_owner(&path, &fs::metadata(&path).map_err(io_error("look at", &path))?)?;
+        for name in OWN {
+            check_own(&path.join(name))?;
+        }
         let token_file = path.join("admin.token");
         let token = open_secret(&token_file, new_token, parse_token)?;
         let node_key = open_secret(&path.join("node.key"), new_key, parse_key)?;
@@ -184,11 +215,70 @@ fn create(path: &Path) -> Result<bool, DataDirError> {
     Ok(true)
 }
 
+/// A link to the directory is its operator's way to say where it is, unless it is somebody else's.
+fn check_link(path: &Path) -> Result<(), DataDirError> {
+    let metadata = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
+    if metadata.uid() == 0 || !metadata.is_symlink() {
+        return Ok(());
+    }
+    check_owner(path, &metadata)
+}
+
+/// Refuses what is not this user's own, and what is somewhere else in truth. That it is not there is
+/// fine.
+fn check_own(path: &Path) -> Result<(), DataDirError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error("look at", path)(error)),
+    };
+    if metadata.is_symlink() {
+        let problem = "is a link: put in its place what it points to, or link or mount the whole \
+                       data directory";
+        return Err(not_safe(path, problem.into()));
+    }
+    check_owner(path, &metadata)?;
+    check_mode(path, &metadata)
+}
+
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), DataDirError> {
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner == user {
+        return Ok(());
+    }
+    Err(not_safe(
+        path,
+        format!(
+            "belongs to user {owner}, and this server runs as user {user}: run it as its owner, or, \
+             if you trust what is in there, `chown -R {user}` the data directory"
+        ),
+    ))
+}
+
+fn check_mode(path: &Path, metadata: &Metadata) -> Result<(), DataDirError> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & OTHERS_WRITE == 0 {
+        return Ok(());
+    }
+    Err(not_safe(
+        path,
+        format!(
+            "can be written to by others (mode {mode:03o}): if nobody has, `chmod go-w` it; else \
+             restore the data directory from a backup"
+        ),
+    ))
+}
+
+fn not_safe(path: &Path, problem: String) -> DataDirError {
+    DataDirError::Unsafe { path: path.to_owned(), problem }
+}
+
 /// Takes the lock. It is the kernel's, so a server that was killed leaves none behind.
 fn acquire(dir: &Path) -> Result<File, DataDirError> {
     let path = dir.join("lock");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(no_follow());
     let cannot = |error| format!("takes no files ({error}): give it to the user that runs this");
     let file = options.open(&path).map_err(|error| unusable(dir, cannot(error)))?;
     match file.try_lock() {
@@ -222,12 +312,16 @@ fn read_secret<T>(
     parse: fn(&[u8]) -> Result<T, &'static str>,
 ) -> Result<Option<T>, DataDirError> {
     let refused = |problem: String| DataDirError::Secret { path: path.to_owned(), problem };
-    let file = match File::open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(refused("is a link: put the file itself in its place".into()));
+        }
         Err(error) => return Err(io_error("read", path)(error)),
     };
     check_private(&file).map_err(io_error("look at", path))?.map_err(refused)?;
+    check_owner(path, &file.metadata().map_err(io_error("look at", path))?)?;
     let mut bytes = Vec::new();
     let read = file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes);
     read.map_err(io_error("read", path))?;
@@ -259,6 +353,11 @@ fn check_private(file: &File) -> io::Result<Result<(), String>> {
         )));
     }
     Ok(Ok(()))
+}
+
+/// A name that is a link is an error.
+fn no_follow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
 }
 
 fn new_token() -> Result<Vec<u8>, StorageError> {
@@ -297,6 +396,10 @@ fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> DataDirEr
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn mode_of(path: &Path) -> u32 {
+        mode(path)
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o777
@@ -377,6 +480,56 @@ mod tests {
         let first = DataDir::open(&link).unwrap();
         assert!(matches!(DataDir::open(&real), Err(DataDirError::InUse(_))));
         drop(first);
+    }
+
+    #[test]
+    fn what_others_can_write_to_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        DataDir::open(temp.path()).unwrap();
+        for (name, mode) in
+            [("", 0o770), ("", 0o703), ("cache", 0o720), ("lock", 0o602), ("blobs", 0o777)]
+        {
+            let path = temp.path().join(name);
+            create_private_dir(&temp.path().join("blobs")).unwrap();
+            let before = mode_of(&path);
+            set_mode(&path, mode);
+            let error = DataDir::open(temp.path()).unwrap_err();
+            assert!(matches!(&error, DataDirError::Unsafe { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("can be written to by others") && text.contains("chmod go-w"));
+            assert!(text.contains(&format!("(mode {mode:o})")), "{text}");
+            set_mode(&path, before);
+        }
+        DataDir::open(temp.path()).unwrap();
+        // To look into it is no danger by itself: its files are private.
+        set_mode(temp.path(), 0o755);
+        DataDir::open(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn links_inside_are_refused() {
+        for name in ["cache", "blobs", "state.db", "lock", "admin.token", "node.key"] {
+            let temp = tempfile::tempdir().unwrap();
+            let elsewhere = tempfile::tempdir().unwrap();
+            symlink(elsewhere.path().join(name), temp.path().join(name)).unwrap();
+            let said = refusal(temp.path());
+            assert!(said.contains("link") || said.contains("takes no files"), "{name}: {said}");
+            assert!(!elsewhere.path().join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_others_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        for name in ["", "cache", "lock", "admin.token", "node.key"] {
+            let temp = tempfile::tempdir().unwrap();
+            DataDir::open(temp.path()).unwrap();
+            std::os::unix::fs::chown(temp.path().join(name), Some(65534), None).unwrap();
+            let text = refusal(temp.path());
+            assert!(text.contains("belongs to user 65534") && text.contains("chown"), "{text}");
+        }
     }
 
     #[test]

@@ -49,6 +49,16 @@ impl Feed {
         self.head.send_replace(head);
     }
 
+    /// The database was opened anew at this revision. If that is not where the feed was, every
+    /// watcher reads everything again.
+    pub(super) fn restart(&self, head: Rev) {
+        if head == self.head() {
+            return;
+        }
+        *lock(&self.log) = Log { changes: VecDeque::new(), bytes: 0, start: head, head };
+        self.head.send_replace(head);
+    }
+
     /// Changes of documents whose key starts with `prefix`, after the revision `after`; `None`
     /// stands for a revision this feed knows nothing of, so the watcher begins with a `Resync`.
     pub(super) fn watch(&self, prefix: &str, after: Option<Rev>) -> mpsc::Receiver<Change> {

@@ -81,6 +81,10 @@ impl Registry for MemoryRegistry {
         Ok((docs.map(|(key, doc)| (key.clone(), doc.clone())).collect(), state.head))
     }
 
+    async fn settled(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn watch(
         &self,
         prefix: &str,

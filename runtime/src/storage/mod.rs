@@ -3,6 +3,7 @@
 //! | part | what it holds |
 //! |---|---|
 //! | [`registry`] | `trait Registry`: small documents with revisions – what is deployed |
+//! | [`record`] | records in documents, as other releases may have written them |
 //! | [`blobs`] | `trait Blobs`: artifacts by digest |
 //! | [`usage`] | `trait UsageStore`: what functions used, hour by hour |
 //! | [`journal`] | `trait Journal`: what happened, appended and read |
@@ -26,6 +27,7 @@ pub(crate) mod files;
 pub(crate) mod journal;
 #[cfg(test)]
 pub(crate) mod memory;
+pub(crate) mod record;
 pub(crate) mod registry;
 pub(crate) mod usage;
 

@@ -108,6 +108,11 @@ pub(crate) trait Registry: Send + Sync {
     /// that was so: watching from it misses nothing.
     async fn list(&self, prefix: &str) -> Result<(Vec<(DocKey, Doc)>, Rev), StorageError>;
 
+    /// Returns once every write that was answered before is there for good, or will never be. Fails
+    /// while that is not certain, because the disk failed: then nobody may conclude from what is not
+    /// in the registry that it will not be.
+    async fn settled(&self) -> Result<(), StorageError>;
+
     /// Changes of documents whose key starts with `prefix`, after the revision `after`, in the
     /// order of their revisions. The channel is bounded and no writer waits for it: a watcher that
     /// is too slow, or asks for changes too long ago, gets [`Change::Resync`] in their place. It

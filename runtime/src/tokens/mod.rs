@@ -25,7 +25,10 @@ pub(crate) use snapshot::Known;
 
 use crate::{
     clock,
-    storage::{Change, DocKey, Expect, Registry, Rev, StorageError, random},
+    storage::{
+        Change, DocKey, Expect, Registry, Rev, StorageError, random,
+        record::{Rest, read as read_record},
+    },
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -127,6 +130,7 @@ impl Tokens {
                 revoked_at: None,
                 revoked_by: None,
                 last_used_at: None,
+                rest: Rest::new(),
             };
             match self.write(&id, record, Expect::Absent).await {
                 Ok(known) => return Ok((secret, known.token())),
@@ -198,9 +202,7 @@ impl Tokens {
         let Some(doc) = self.registry.get(&key).await? else {
             return Ok(None);
         };
-        let record = serde_json::from_slice(&doc.body)
-            .map_err(|error| StorageError::Damaged(format!("document `{key}`: {error}")))?;
-        Ok(Some((record, doc.rev)))
+        Ok(Some((read_record(&key, &doc.body)?, doc.rev)))
     }
 
     async fn write(

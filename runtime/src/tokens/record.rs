@@ -1,5 +1,6 @@
 //! A token as it is stored: everything but its text.
 
+use crate::storage::record::Rest;
 use faas_api::{Digest, Scope};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub(crate) struct TokenRecord {
     pub(crate) revoked_by: Option<String>,
     /// When it was last used, as far as that was written down.
     pub(crate) last_used_at: Option<Timestamp>,
+    /// What a newer server added.
+    #[serde(flatten)]
+    pub(crate) rest: Rest,
 }
 
 impl TokenRecord {

@@ -1,7 +1,7 @@
 //! Every token as requests see them: immutable, swapped whole.
 
 use super::{Refused, TokenRecord, id_of};
-use crate::storage::{Doc, DocKey, Rev};
+use crate::storage::{Doc, DocKey, Rev, record::read};
 use faas_api::{Digest, Token, TokenId};
 use jiff::Timestamp;
 use std::{
@@ -36,7 +36,7 @@ impl Known {
 
     /// A document as a token. One that cannot be read opens nothing.
     pub(super) fn read(key: &DocKey, doc: &Doc) -> Option<Self> {
-        let record = serde_json::from_slice(&doc.body);
+        let record = read(key, &doc.body);
         match (id_of(key), record) {
             (Some(id), Ok(record)) => Some(Self::new(id, record, doc.rev)),
             (_, record) => {

@@ -221,9 +221,18 @@ async fn a_record_that_cannot_be_read_opens_nothing() {
     let body = String::from_utf8(doc.body.to_vec()).unwrap().replace("deploy", "fly");
     registry.put(&key(&token.id), body.into(), Expect::Any).await.unwrap();
     registry.put(&DocKey::new(&["tokens", "x"]), "{}".into(), Expect::Any).await.unwrap();
+    // One that a newer server has restricted, in a way that this one must not overlook.
+    let (newer, token) = made(&tokens, None).await;
+    let doc = registry.get(&key(&token.id)).await.unwrap().unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&doc.body).unwrap();
+    record["only_from"] = "10.0.0.0/8".into();
+    record["min_reader"] = (crate::storage::record::READER + 1).into();
+    registry.put(&key(&token.id), record.to_string().into(), Expect::Any).await.unwrap();
     let (again, _) = Tokens::load(registry).await.unwrap();
     assert!(again.recognise(good.as_bytes(), clock::now()).is_ok());
-    assert_eq!(again.recognise(bad.as_bytes(), clock::now()).unwrap_err(), Refused::Unknown);
+    for bad in [bad, newer] {
+        assert_eq!(again.recognise(bad.as_bytes(), clock::now()).unwrap_err(), Refused::Unknown);
+    }
 }
 
 #[tokio::test]

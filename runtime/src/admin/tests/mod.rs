@@ -98,6 +98,9 @@ impl Registry for Disk {
         self.ready().await?;
         self.inner.list(prefix).await
     }
+    async fn settled(&self) -> Result<(), StorageError> {
+        self.ready().await
+    }
     async fn watch(
         &self,
         prefix: &str,
@@ -188,7 +191,12 @@ impl Deploys for Pretender {
         Ok(Outcome::Planned(Planned { missing, dry_run: deploy.new.dry_run }))
     }
 
-    async fn store(&self, digest: Digest, mut upload: Upload) -> Result<Stored, DeployError> {
+    async fn store(
+        &self,
+        digest: Digest,
+        _by: &str,
+        mut upload: Upload,
+    ) -> Result<Stored, DeployError> {
         let mut bytes = Vec::new();
         while let Some(piece) = upload.next().await {
             let piece = piece.map_err(|_| ErrorBody::new(ErrorCode::BadRequest))?;

@@ -128,6 +128,11 @@ impl Folder {
             Err(error) => return Err(failed("read", &path, &error)),
         };
         if Digest::of(&bytes) != *digest {
+            // Out of the way, so that whoever is asked for it sends it again; kept, because the
+            // fault may be the memory's.
+            if let Err(error) = fs::rename(&path, damaged(&path)) {
+                tracing::warn!(path = %path.display(), %error, "a damaged artifact stays");
+            }
             return Err(StorageError::Damaged(format!(
                 "`{}` does not match its digest: upload the same file again, or restore it from \
                  a backup",
@@ -168,17 +173,23 @@ impl Folder {
         let _publishing = self.publishing(digest);
         let (shelf, path) = (self.shelf(digest), self.path(digest));
         let made = create_private_dir(&shelf);
-        if made.map_err(|error| failed("create", &shelf, &error))? {
-            sync_dir(&self.root).map_err(|error| failed("sync", &self.root, &error))?;
+        if made.map_err(|error| failed("create", &shelf, &error))?
+            && let Err(error) = sync_dir(&self.root)
+        {
+            // Else the next one would find it there and take it for durable.
+            fs::remove_dir(&shelf).ok();
+            return Err(failed("sync", &self.root, &error));
         }
-        let new = size_of(&path)?.is_none();
+        let absent = size_of(&path)?.is_none();
+        let new = absent && size_of(&damaged(&path))?.is_none();
         temp.rename(&path).map_err(|error| failed("rename a file to", &path, &error))?;
         if let Err(error) = sync_dir(&shelf) {
-            if new {
+            if absent {
                 fs::remove_file(&path).ok();
             }
             return Err(failed("sync", &shelf, &error));
         }
+        fs::remove_file(damaged(&path)).ok();
         Ok(new)
     }
 }
@@ -261,6 +272,11 @@ impl Draft {
             Err(error) => Err(failed("sync", temp.path(), &error)),
         }
     }
+}
+
+/// Where a blob is put that does not match its digest.
+fn damaged(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
 }
 
 /// The paths of everything in a directory.

@@ -11,6 +11,7 @@ use rusqlite::{
 use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
     time::Duration,
 };
 
@@ -169,6 +170,10 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
     connect(path, flags)
 }
 
+/// Held while a database is copied, beside its own connections: none may be open when it is opened
+/// anew after a failure, because what SQLite keeps in memory of a file goes with the last one.
+pub(super) static COPYING: RwLock<()> = RwLock::new(());
+
 /// Copies a database, as it is at one moment, into a file that is not there yet. Others may write
 /// to it meanwhile. Blocks.
 pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), StorageError> {
@@ -177,6 +182,7 @@ pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), StorageError> 
     let name = to.to_str().ok_or_else(|| {
         StorageError::Failed(format!("`{}` is no name that SQLite can use", to.display()))
     })?;
+    let _copying = COPYING.read().unwrap_or_else(PoisonError::into_inner);
     let copied = open_reader(from).and_then(|connection| {
         connection.execute("VACUUM INTO ?1", [name])?;
         Ok(())
@@ -186,10 +192,20 @@ pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), StorageError> 
 
 /// How many pages the log holds that the database does not have yet; `None` without a log.
 pub(super) fn waiting_pages(connection: &Connection) -> Result<Option<u64>, Fault> {
-    let mut look = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
-    let (logged, moved): (i64, i64) =
-        look.query_row(params![], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    let (logged, moved) = log_state(connection)?;
     Ok((logged >= 0).then(|| logged.abs_diff(moved)))
+}
+
+/// How many frames of the log belong to finished transactions; `None` without a log.
+pub(super) fn frames(connection: &Connection) -> Result<Option<u64>, Fault> {
+    let (logged, _) = log_state(connection)?;
+    Ok(u64::try_from(logged).ok())
+}
+
+/// The pages in the log, and how many of them the database has.
+fn log_state(connection: &Connection) -> Result<(i64, i64), Fault> {
+    let mut look = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+    Ok(look.query_row(params![], |row| Ok((row.get(1)?, row.get(2)?)))?)
 }
 
 /// Moves as much of the log into the database as readers let it.
@@ -289,7 +305,8 @@ fn create(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-fn log_of(path: &Path) -> PathBuf {
+/// The log beside a database.
+pub(super) fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()

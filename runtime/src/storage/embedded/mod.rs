@@ -17,6 +17,7 @@ mod database;
 mod documents;
 mod journal;
 mod readers;
+mod recovery;
 mod registry;
 #[cfg(test)]
 pub(crate) mod testing;

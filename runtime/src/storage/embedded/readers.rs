@@ -1,6 +1,6 @@
 //! The connections that read: a few, used in turn on threads that may wait.
 
-use super::database::{Fault, open_reader};
+use super::database::{COPYING, Fault, open_reader};
 use crate::storage::{
     StorageError,
     files::{blocking, lock},
@@ -8,7 +8,7 @@ use crate::storage::{
 use rusqlite::Connection;
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread,
 };
 use tokio::sync::Semaphore;
@@ -22,6 +22,8 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// Read by whoever has a connection, written by whoever needs that nobody has one.
+    at_work: RwLock<()>,
 }
 
 impl Readers {
@@ -29,7 +31,16 @@ impl Readers {
     pub(super) fn new(path: PathBuf) -> Arc<Self> {
         let count = thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST));
         let permits = Arc::new(Semaphore::new(count));
-        Arc::new(Self { path, idle: Mutex::default(), permits })
+        Arc::new(Self { path, idle: Mutex::default(), permits, at_work: RwLock::default() })
+    }
+
+    /// Runs `work` while there is no connection but the writer's. Blocks until those that are at
+    /// work have finished.
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _copying = COPYING.write().unwrap_or_else(PoisonError::into_inner);
+        let _at_work = self.at_work.write().unwrap_or_else(PoisonError::into_inner);
+        lock(&self.idle).clear();
+        work()
     }
 
     /// Runs `work` with a connection.
@@ -48,6 +59,7 @@ impl Readers {
     }
 
     fn run<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let _at_work = self.at_work.read().unwrap_or_else(PoisonError::into_inner);
         let idle = lock(&self.idle).pop();
         let mut connection = match idle {
             Some(connection) => connection,

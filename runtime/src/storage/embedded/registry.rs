@@ -36,8 +36,9 @@ impl EmbeddedRegistry {
         let connection = open_writer(&path, may_begin)?;
         let head = documents::verify(&connection).map_err(|fault| fault.explain(&path))?;
         let feed = Arc::new(Feed::new(head));
-        let writer = Writer::new(path.clone(), connection, Arc::clone(&feed));
-        Ok(Self { readers: Readers::new(path), writer: WriterThread::start(writer)?, feed })
+        let readers = Readers::new(path.clone());
+        let writer = Writer::new(path, connection, Arc::clone(&readers), Arc::clone(&feed));
+        Ok(Self { readers, writer: WriterThread::start(writer)?, feed })
     }
 
     async fn write_doc(
@@ -93,6 +94,10 @@ impl Registry for EmbeddedRegistry {
             Ok((docs, documents::head(&transaction)?))
         };
         self.readers.read(list).await
+    }
+
+    async fn settled(&self) -> Result<(), StorageError> {
+        self.writer.write(Work::Nothing).await.map(drop)
     }
 
     async fn watch(

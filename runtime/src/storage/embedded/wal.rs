@@ -15,7 +15,7 @@
 use super::database::Fault;
 use std::{
     array,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, BufReader, ErrorKind, Read},
     ops::RangeInclusive,
     path::Path,
@@ -43,6 +43,29 @@ pub(super) fn check(log: &Path) -> Result<(), Fault> {
         ))),
         Err(error) => Err(Fault::Refused(format!("cannot read its log `{name}`: {error}"))),
     }
+}
+
+/// Leaves so many frames of a log, and makes that durable. Whoever has it open reads no further than
+/// that: SQLite goes by its index, in which only committed frames are.
+pub(super) fn cut(log: &Path, frames: u64) -> io::Result<()> {
+    let mut file = match OpenOptions::new().read(true).write(true).open(log) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut header = [0; HEADER];
+    let length = match frames {
+        0 => 0,
+        _ if !fill(&mut file, &mut header)? => return Ok(()),
+        _ => {
+            let [_, _, page_size, ..] = words::<8>(&header);
+            HEADER as u64 + frames * (FRAME_HEADER as u64 + u64::from(page_size))
+        }
+    };
+    if file.metadata()?.len() > length {
+        file.set_len(length)?;
+    }
+    file.sync_all()
 }
 
 /// What was damaged, if something was.

@@ -4,8 +4,11 @@
 //! hundreds. While one batch is being made durable the next one gathers.
 
 use super::{
-    database::{Fault, keep_log, move_log, waiting_pages},
-    documents, journal, usage,
+    database::{Fault, frames, move_log, waiting_pages},
+    documents, journal,
+    readers::Readers,
+    recovery::{self, Lost, cut_back, reopen},
+    usage,
 };
 use crate::storage::{
     Change, Doc, DocKey, Expect, JournalRecord, Rev, StorageError, UsageKey, Used, feed::Feed,
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 use std::{
+    mem,
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -62,6 +66,8 @@ pub(super) enum Work {
     Journal(JournalAction),
     /// Usage; the number of its rows is the answer.
     Usage(UsageWork),
+    /// Nothing: that it can be done says that all before it is decided.
+    Nothing,
 }
 
 /// One write, and who waits for its result.
@@ -115,13 +121,21 @@ impl Drop for WriterThread {
 #[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
-    connection: Connection,
+    /// Before the connection, which has to be the last one that is closed.
+    readers: Arc<Readers>,
+    state: State,
     feed: Arc<Feed>,
-    /// Why nothing can be written any more.
-    broken: Option<String>,
     log_is_stuck: bool,
     written: u64,
     commits: u64,
+}
+
+/// Whether there is something to write to.
+#[derive(Debug)]
+enum State {
+    Open(Connection),
+    /// The disk failed, and what it holds has to be read again before anything is written.
+    Lost(Lost),
 }
 
 /// What a committed batch leaves to be told.
@@ -134,9 +148,15 @@ struct Committed {
 }
 
 impl Writer {
-    /// Writes through `connection`, the only writing one to the file `path`.
-    pub(super) fn new(path: PathBuf, connection: Connection, feed: Arc<Feed>) -> Self {
-        Self { path, connection, feed, broken: None, log_is_stuck: false, written: 0, commits: 0 }
+    /// Writes through `connection`, the only writing one to the file `path`, beside `readers` of it.
+    pub(super) fn new(
+        path: PathBuf,
+        connection: Connection,
+        readers: Arc<Readers>,
+        feed: Arc<Feed>,
+    ) -> Self {
+        let state = State::Open(connection);
+        Self { path, readers, state, feed, log_is_stuck: false, written: 0, commits: 0 }
     }
 
     /// Serves the queue until nobody can add to it.
@@ -164,7 +184,8 @@ impl Writer {
             }
             // Nothing of the batch counts, so even its conflicts say nothing.
             Err(fault) => {
-                self.note(&fault);
+                // Before anybody is told: whoever learns that a write failed may rely on that.
+                self.settle(&fault);
                 let error = fault.explain(&self.path);
                 for write in batch.drain(..) {
                     write.reply.send(Err(error.clone())).ok();
@@ -174,11 +195,14 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &[Write]) -> Result<Committed, Fault> {
-        if let Some(why) = &self.broken {
-            return Err(Fault::Refused(why.clone()));
+        if matches!(&self.state, State::Lost(lost) if lost.is_due()) {
+            self.recover();
         }
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let connection = match &mut self.state {
+            State::Open(connection) => connection,
+            State::Lost(lost) => return Err(lost.refusal()),
+        };
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut head = documents::head(&transaction)?;
         let mut committed = Committed::default();
         for write in batch {
@@ -208,6 +232,7 @@ impl Writer {
                     committed.written += rows;
                     Some(rows)
                 }
+                Work::Nothing => Some(head),
             };
             committed.answers.push(answer);
         }
@@ -230,31 +255,63 @@ impl Writer {
                         "the registry's log cannot be moved into its database, trying again");
                 }
                 self.log_is_stuck = true;
-                self.note(&fault);
+                if fault.is_lost_sync() {
+                    self.settle(&fault);
+                }
             }
         }
     }
 
     fn try_move_log(&self) -> Result<(), Fault> {
-        match waiting_pages(&self.connection)? {
-            Some(LOG_PAGES..) => move_log(&self.connection),
+        let State::Open(connection) = &self.state else {
+            return Ok(());
+        };
+        match waiting_pages(connection)? {
+            Some(LOG_PAGES..) => move_log(connection),
             _ => Ok(()),
         }
     }
 
-    /// Refuses all further writes after a failure that leaves open what is on the disk.
-    fn note(&mut self, fault: &Fault) {
-        if self.broken.is_some() || !fault.is_lost_sync() {
+    /// After a failure: takes from the log what was not acknowledged. A transaction may have failed
+    /// after its last byte was written, and would be there again after a restart, although its
+    /// caller was told that it failed. Where that cannot be done for certain, or the failure leaves
+    /// open what is on the disk, the database is opened anew.
+    fn settle(&mut self, fault: &Fault) {
+        let State::Open(connection) = &self.state else {
             return;
+        };
+        let acknowledged = frames(connection).ok().flatten();
+        let cut = cut_back(&self.path, acknowledged);
+        let why = match cut {
+            Ok(()) if !fault.is_lost_sync() => return,
+            Ok(()) => fault.to_string(),
+            Err(error) => format!("{fault}; its log cannot be cut back: {error}"),
+        };
+        tracing::error!(path = %self.path.display(), error = why,
+            "the disk failed to make the registry durable: it is opened anew");
+        let lost = State::Lost(Lost::new(why, acknowledged));
+        if let State::Open(connection) = mem::replace(&mut self.state, lost) {
+            self.readers.alone(|| recovery::close(connection));
         }
-        tracing::error!(path = %self.path.display(), error = %fault,
-            "the disk failed to make the registry durable: it takes no writes until a restart");
-        self.broken = Some(format!(
-            "no writes until the server is started again, because the disk failed: {fault}"
-        ));
-        // What the log holds may be all there is: it stays, for the next start to read again.
-        if let Err(fault) = keep_log(&self.connection) {
-            tracing::error!(error = %fault, "the registry's log cannot be kept");
+        self.recover();
+    }
+
+    /// Opens the database anew, and goes on from what the disk holds.
+    fn recover(&mut self) {
+        let State::Lost(lost) = &mut self.state else {
+            return;
+        };
+        lost.is_tried();
+        let known = self.feed.head();
+        let opened = self.readers.alone(|| reopen(&self.path, lost.acknowledged(), known));
+        match opened {
+            Ok((connection, head)) => {
+                self.state = State::Open(connection);
+                self.feed.restart(head);
+                tracing::warn!(path = %self.path.display(), rev = head,
+                    "the registry was opened anew: all that was acknowledged is there");
+            }
+            Err(error) => lost.still(&error),
         }
     }
 }
@@ -306,7 +363,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let connection = open_writer(&path, true).unwrap();
-        (dir, Writer::new(path, connection, Arc::new(Feed::new(0))))
+        let readers = Readers::new(path.clone());
+        (dir, Writer::new(path, connection, readers, Arc::new(Feed::new(0))))
+    }
+
+    fn connection(writer: &Writer) -> &Connection {
+        match &writer.state {
+            State::Open(connection) => connection,
+            State::Lost(lost) => panic!("{lost:?}"),
+        }
     }
 
     fn put(key: &str, body: Bytes, expect: Expect) -> (Write, Answer) {
@@ -370,36 +435,93 @@ mod tests {
         let (_dir, mut writer) = writer();
         assert_eq!(commit(&mut writer, &[("a", 10)]), [Ok(1)]);
         let pages: i64 =
-            writer.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+            connection(&writer).pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
         let set = |writer: &Writer, pages: i64| {
-            writer.connection.pragma_update(None, "max_page_count", pages).unwrap();
+            connection(writer).pragma_update(None, "max_page_count", pages).unwrap();
         };
         set(&writer, pages + 10);
         for answer in commit(&mut writer, &[("b", 10), ("c", 200_000), ("a", 20)]) {
             assert!(matches!(&answer, Err(StorageError::Full(t)) if t.contains("state.db")));
         }
         assert_eq!(writer.feed.head(), 1, "nobody is told of what did not happen");
-        assert_eq!(documents::rev(&writer.connection, &DocKey::new(&["a"])).unwrap(), Some(1));
-        assert_eq!(documents::list(&writer.connection, "").unwrap().len(), 1);
+        assert_eq!(documents::rev(connection(&writer), &DocKey::new(&["a"])).unwrap(), Some(1));
+        assert_eq!(documents::list(connection(&writer), "").unwrap().len(), 1);
         assert_eq!(commit(&mut writer, &[("d", 10)]), [Ok(2)], "a small one still fits");
         set(&writer, 10_000);
         assert_eq!(commit(&mut writer, &[("c", 200_000)]), [Ok(3)]);
     }
 
     #[test]
-    fn after_a_lost_sync_nothing_is_written_and_the_log_stays() {
+    fn after_a_lost_sync_the_database_is_opened_anew() {
         let (dir, mut writer) = writer();
         assert_eq!(commit(&mut writer, &[("a", 10)]), [Ok(1)]);
-        writer.note(&fsync_failure());
+        let log = dir.path().join("state.db-wal");
+        let acknowledged = log.metadata().unwrap().len();
+        writer.settle(&fsync_failure());
+        assert_eq!(log.metadata().unwrap().len(), acknowledged, "the log may be all there is");
+        assert_eq!(commit(&mut writer, &[("a", 20), ("b", 10)]), [Ok(2), Ok(3)]);
+        assert_eq!(writer.feed.head(), 3);
+        drop(writer);
+        let connection = open_writer(&dir.path().join("state.db"), false).unwrap();
+        assert_eq!(documents::verify(&connection).unwrap(), 3);
+    }
+
+    #[test]
+    fn as_long_as_it_cannot_be_opened_nothing_is_written() {
+        let (dir, mut writer) = writer();
+        assert_eq!(commit(&mut writer, &[("a", 10)]), [Ok(1)]);
+        let (path, away) = (dir.path().join("state.db"), dir.path().join("away.db"));
+        std::fs::rename(&path, &away).unwrap();
+        writer.settle(&fsync_failure());
         for answer in commit(&mut writer, &[("a", 20), ("b", 10)]) {
             assert!(matches!(&answer, Err(StorageError::Failed(t)) if t.contains("no writes")));
         }
         assert_eq!(writer.feed.head(), 1);
-        assert_eq!(documents::rev(&writer.connection, &DocKey::new(&["a"])).unwrap(), Some(1));
+        std::fs::rename(&away, &path).unwrap();
+        let State::Lost(lost) = &mut writer.state else { panic!("{:?}", writer.state) };
+        lost.expire();
+        assert_eq!(commit(&mut writer, &[("a", 20), ("b", 10)]), [Ok(2), Ok(3)]);
+    }
+
+    /// A disk that says yes and forgets is told from one that only fails.
+    #[test]
+    fn what_was_acknowledged_and_is_gone_is_noticed() {
+        let (dir, mut writer) = writer();
+        assert_eq!(commit(&mut writer, &[("a", 10)]), [Ok(1)]);
+        move_log(connection(&writer)).unwrap();
+        assert_eq!(commit(&mut writer, &[("b", 10)]), [Ok(2)]);
+        let log = dir.path().join("state.db-wal");
+        let before = std::fs::read(&log).unwrap();
+        // As if nothing after the last move had ever been written.
+        std::fs::write(&log, vec![0; before.len()]).unwrap();
+        writer.settle(&fsync_failure());
+        let answers = commit(&mut writer, &[("c", 10)]);
+        assert!(matches!(&answers[0], Err(StorageError::Failed(_))), "{answers:?}");
+    }
+
+    /// SQLite may fail after the last byte of a transaction was written.
+    #[test]
+    fn a_failed_write_does_not_come_back() {
+        let (dir, mut writer) = writer();
+        assert_eq!(commit(&mut writer, &[("a", 10)]), [Ok(1)]);
+        let log = dir.path().join("state.db-wal");
+        let acknowledged = std::fs::read(&log).unwrap();
+        assert_eq!(commit(&mut writer, &[("a", 20), ("b", 10)]), [Ok(2), Ok(3)]);
+        let whole = std::fs::read(&log).unwrap();
         drop(writer);
-        assert!(dir.path().join("state.db-wal").metadata().unwrap().len() > 0);
-        let connection = open_writer(&dir.path().join("state.db"), false).unwrap();
-        assert_eq!(documents::verify(&connection).unwrap(), 1);
+        // The first transaction alone is acknowledged; the second is whole all the same.
+        let path = dir.path().join("new.db");
+        let connection = open_writer(&path, true).unwrap();
+        drop(connection);
+        let frame = (whole.len() - acknowledged.len()) as u64;
+        assert!(frame > 0);
+        let copy = dir.path().join("new.db-wal");
+        std::fs::write(&copy, &whole).unwrap();
+        let frames = (acknowledged.len() as u64 - 32) / (24 + 4096);
+        cut_back(&path, Some(frames)).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), acknowledged);
+        cut_back(&path, Some(0)).unwrap();
+        assert_eq!(copy.metadata().unwrap().len(), 0);
     }
 
     #[test]
