@@ -65,6 +65,7 @@ use crate::{
     telemetry::{LogFormat, metrics::Metrics},
     tls::{Acceptor, IngressTls},
 };
+pub(crate) use accept::max_connections;
 pub use guard::AuthConfig;
 
 use arc_swap::ArcSwap;
@@ -374,7 +375,7 @@ impl Ingress {
     /// Where all connections find a place.
     fn room(&self) -> Room {
         let config = &self.config;
-        let connections = accept::max_connections(config.max_connections);
+        let connections = max_connections(config.max_connections, usize::MAX);
         tracing::info!(max_connections = connections, "the ingress accepts requests");
         let limits = CrowdLimits {
             of_one_address: config.max_connections_per_address,
