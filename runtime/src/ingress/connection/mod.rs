@@ -8,6 +8,8 @@ mod batch;
 mod http1;
 mod http2;
 mod io;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod properties;
 pub(super) mod pulse;
 #[cfg(test)]
 mod tests;
