@@ -8,7 +8,10 @@ use faas_tests::{
     process,
 };
 use serde_json::{Value, json};
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 /// The app of the token, and one whose name begins the same.
 const OWN: &str = "a";
@@ -332,7 +335,7 @@ fn no_answer_can_be_taken_for_a_page() {
     let mut connection = Connection::open(node.admin());
     connection.write(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03").unwrap();
     if let Ok(answer) = connection.read_answer(false) {
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{answer:?}");
+        assert_eq!(answer.text(), "", "{answer:?}");
     }
 }
 
@@ -355,13 +358,15 @@ fn a_stranger_cannot_upload() {
             answer.failure(ErrorCode::Unauthorized);
             assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
             let piece = [b"10000\r\n".as_slice(), &[0; 1 << 16], b"\r\n"].concat();
-            let mut sent = 0_u64;
+            // What is sent is thrown away for a moment, so that the answer can be read.
+            let begun = Instant::now();
             let broken = loop {
                 match connection.write(&piece) {
-                    Ok(()) => sent += piece.len() as u64,
+                    Ok(()) => {
+                        assert!(begun.elapsed() < Duration::from_secs(30), "it goes on reading")
+                    }
                     Err(error) => break error,
                 }
-                assert!(sent < 1 << 30, "it goes on reading");
             };
             let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
             assert!(kinds.contains(&broken.kind()), "{broken}");
