@@ -8,12 +8,15 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod access;
 mod acme;
 mod admin;
 mod admission;
 mod apps;
+mod artifacts;
 mod backup;
 mod bad_input;
+mod canaries;
 mod cli;
 mod config;
 mod crash;

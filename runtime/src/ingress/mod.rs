@@ -35,6 +35,8 @@ mod guard;
 mod handle;
 mod lanes;
 mod meter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod proxies;
 mod redirect;
 mod respond;

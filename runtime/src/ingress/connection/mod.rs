@@ -10,6 +10,8 @@ mod http1;
 mod http2;
 mod io;
 mod load;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod properties;
 pub(super) mod pulse;
 #[cfg(test)]
 mod tests;
