@@ -63,6 +63,9 @@ pub(super) enum Outcome {
 
 /// The whole life of the compile process.
 pub(crate) fn main() -> ExitCode {
+    // When memory runs out, the kernel ends this process and not the node. That it may fail changes
+    // nothing else.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let outcome = match read_job().and_then(|job| limit(&job).map(|()| job)) {
         Ok(job) => compile(&job),
         Err(error) => Outcome::Failed(error.to_string()),
@@ -111,13 +114,7 @@ fn compile(job: &Job) -> Outcome {
     if Digest::of(&wasm) != job.digest {
         return Outcome::Failed("the stored artifact does not match its digest: upload the same file again, or restore it from a backup".to_owned());
     }
-    let compiled = match job.component {
-        // What is merged has no lines any more.
-        true if !job.line_numbers => component(&engine, &wasm),
-        true => engine.precompile_component(&wasm),
-        false => engine.precompile_module(&wasm),
-    };
-    match compiled {
+    match native_code(&engine, &wasm, job.component, job.line_numbers) {
         Ok(code) => match write(job, &code) {
             Ok(()) => Outcome::Compiled,
             Err(error) => not_written(&error),
@@ -131,6 +128,21 @@ fn not_written(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Outcome::Full(text),
         _ => Outcome::Failed(text),
+    }
+}
+
+/// The native code of an artifact.
+pub(super) fn native_code(
+    engine: &Engine,
+    wasm: &[u8],
+    is_component: bool,
+    line_numbers: bool,
+) -> wasmtime::Result<Vec<u8>> {
+    match is_component {
+        // What is merged has no lines any more.
+        true if !line_numbers => component(engine, wasm),
+        true => engine.precompile_component(wasm),
+        false => engine.precompile_module(wasm),
     }
 }
 
