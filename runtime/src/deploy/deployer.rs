@@ -226,11 +226,11 @@ impl Deployer {
     ) -> Result<Stored, DeployError> {
         let mut place = self.places.enter(by)?;
         let (progress, _) = tokio::sync::mpsc::unbounded_channel();
-        let mut waiting = self.uploads.waiting(by).await?;
+        let mut waiting = self.uploads.waiting(by, &digest).await?;
         if waiting > 0 && waiting >= self.parts.config.max_pending_bytes {
             // What waited too long is in the way no more.
             self.tidy_up().await;
-            waiting = self.uploads.waiting(by).await?;
+            waiting = self.uploads.waiting(by, &digest).await?;
         }
         let (hold, stored) = self.receive(&mut place, waiting, upload, &progress).await?;
         if hold.digest() == digest {

@@ -108,10 +108,12 @@ impl Uploads {
         self.registry.put(&note(digest), Bytes::from(note_text), Expect::Any).await.map(drop)
     }
 
-    /// How many bytes of what a token has sent wait for their deploy.
-    pub(super) async fn waiting(&self, by: &str) -> Result<u64, StorageError> {
+    /// How many bytes of what a token has sent wait for their deploy, beside this blob: sending that
+    /// again takes no more room.
+    pub(super) async fn waiting(&self, by: &str, beside: &Digest) -> Result<u64, StorageError> {
         let (notes, _) = self.registry.list(UPLOADS).await?;
-        let notes = notes.iter().filter_map(|(_, doc)| Note::read(&doc.body));
+        let others = notes.iter().filter(|(key, _)| *key != note(beside));
+        let notes = others.filter_map(|(_, doc)| Note::read(&doc.body));
         Ok(notes.filter(|note| note.by == by && note.is_awaited()).map(|note| note.bytes).sum())
     }
 
