@@ -148,7 +148,7 @@ fn crowd(node: &Node, kind: &Kind, ask: impl Fn() + Sync) -> Vec<TcpStream> {
         assert!(asked > 0 && slowest < PATIENCE);
         // What is fixed weighs more where there are fewer.
         if !kind.unbounded {
-            assert!(each <= full(2, 1) * MOST, "{}: {each} bytes for each", kind.name);
+            assert!(each <= full(2, 1) as u64 * MOST, "{}: {each} bytes for each", kind.name);
         }
         clients
     })
