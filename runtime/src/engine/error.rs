@@ -20,8 +20,10 @@ pub(crate) enum InvokeError {
     #[error("the function's response is not valid: {0}")]
     BadResponse(String),
     /// The guest used up its CPU time.
-    #[error("limit `cpu_ms` reached: used {used:?} of {limit:?}")]
+    #[error("limit `{name}` reached: used {used:?} of {limit:?}")]
     CpuTime {
+        /// The setting: of the call, or of the making of its instance.
+        name: &'static str,
         /// What it may use.
         limit: Duration,
         /// What it had used when it was stopped.
@@ -49,7 +51,7 @@ pub(crate) enum InvokeError {
     #[error("the pool has no room for it: {0}")]
     PoolExhausted(String),
     /// The function already runs as often as it may.
-    #[error("limit `concurrency` reached: {limit} calls at once")]
+    #[error("limit `concurrency` reached: {limit} of {limit} calls at once")]
     Concurrency {
         /// How often it may.
         limit: u32,

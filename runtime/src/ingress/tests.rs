@@ -228,8 +228,9 @@ impl Node {
             let visitor = |peer| Visit::new(shared.clone(), peer);
             let accepting =
                 accept::accept(listener, Arc::new(Semaphore::new(10)), common.clone(), visitor);
-            run(accepting, &common, Drain { delay: Duration::ZERO, patience: NEVER }, &switch)
-                .await;
+            let afterwards = TaskTracker::new();
+            let drain = Drain { delay: Duration::ZERO, patience: NEVER, afterwards };
+            run(accepting, &common, drain, &switch).await;
         });
         Self { address, seen, shutdown, running }
     }
