@@ -4,6 +4,9 @@
 #   tests/run.sh             everything
 #   tests/run.sh e2e NAME    only end-to-end tests whose name contains NAME
 #
+# With FAAS_TEST_FULL=1 tests that have a smaller size in the suite take their full one, and print
+# what they measure (after `--nocapture`).
+#
 # Installs what they need: Wasm targets and guest toolchains (tests/toolchains.sh), schemathesis
 # (tests/schemathesis.sh), and, as root on Debian, the packages below. Ends with the closing lines of the test runners.
 set -euo pipefail

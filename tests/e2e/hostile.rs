@@ -120,7 +120,18 @@ fn interfaces_of_wasi_02_used_wrongly() {
         ("stderr-zeroes", "zeroes"),
         ("random-much", "limit of random bytes reached"),
     ] {
-        fails(&node, &attack(Guest::Http02, what), ErrorCode::GuestTrap, word);
+        // On a busy machine the head may have left before: then the answer is cut off.
+        let mut connection = Connection::open(node.ingress());
+        connection.start(&Request::get(&attack(Guest::Http02, what)));
+        if let Ok(answer) = connection.read_answer(false) {
+            answer.failure(ErrorCode::GuestTrap);
+        }
+        eventually(&format!("{what}: `{word}` in the log"), PATIENCE, || {
+            let logs = Request::get("/v1/apps/http02/logs");
+            let lines = node.api(logs).expect(200).text();
+            let failure = lines.lines().rfind(|line| line.contains("\"failure\""))?;
+            failure.contains(word).then_some(())
+        });
     }
     // What one write may have, and what its stream was asked for before.
     for what in ["beyond", "zeroes", "stderr-zeroes", "random-much"] {
@@ -148,9 +159,13 @@ fn answers_that_are_too_much_in_some_way() {
     let node = Node::with_guests("");
     for guest in [Guest::Http02, Guest::Http03] {
         // 64 KiB of fields hold a few thousand of the smallest.
-        let fields: u32 =
-            node.get(&attack(guest, "fields")).expect(200).text().trim().parse().unwrap();
-        assert!((100..20_000).contains(&fields), "{guest:?}: {fields}");
+        let answer = node.get(&attack(guest, "fields"));
+        if answer.status == 200 {
+            let fields: u32 = answer.text().trim().parse().unwrap();
+            assert!((100..20_000).contains(&fields), "{guest:?}: {fields}");
+        } else {
+            answer.failure(ErrorCode::GuestTrap);
+        }
         let bytes = node.get(&attack(guest, "bytes")).expect(200);
         assert!(bytes.body.len() >= 100_000, "{guest:?}: {}", bytes.body.len());
         // As large as they may become, they are within a message.
@@ -179,8 +194,10 @@ fn interfaces_of_wasi_01_used_wrongly() {
         let errors = numbers(what);
         assert!(errors.iter().all(|error| *error != 0), "{what}: {errors:?}");
     }
-    let answer = node.get(&attack(Guest::Cgi01, "random-much"));
-    assert!(answer.status == 500 || answer.text() != "[0]\n", "{answer:?}");
+    let word = "limit of random bytes reached";
+    fails(&node, &attack(Guest::Cgi01, "random-much"), ErrorCode::GuestTrap, word);
+    // What a guest asks for is no news for the operator.
+    assert!(!node.log().contains("sock_accept"), "{}", node.log());
     assert!(resident(&node) < before + 64, "{} MiB", resident(&node));
     node.idle();
 }
@@ -190,12 +207,8 @@ fn tasks_of_wasi_03_used_wrongly() {
     let node = Node::with_guests("");
     fails(&node, &attack(Guest::Http03, "tasks"), ErrorCode::GuestTrap, "limit of ");
     fails(&node, &attack(Guest::Http03, "late-trap"), ErrorCode::GuestTrap, "unreachable");
-    fails(
-        &node,
-        &attack(Guest::Http03, "random-much"),
-        ErrorCode::GuestTrap,
-        "limit of random bytes reached",
-    );
+    // WASI 0.3 gives fewer than were asked for.
+    assert_eq!(node.get(&attack(Guest::Http03, "random-much")).expect(200).text(), "65536\n");
     // Its writer is gone before the length that it promised.
     fails(&node, &attack(Guest::Http03, "short"), ErrorCode::BadResponse, "");
     node.idle();

@@ -44,7 +44,7 @@ fn of_guest(guest: Guest) -> Vec<Shape> {
         Guest::Cgi01 => &[],
         Guest::Cgi02 => &["block", "realloc"],
         Guest::Http02 => &["block", "realloc", "new"],
-        Guest::Http03 => &["realloc", "new", "yield", "stream", "empty", "future"],
+        Guest::Http03 => &["realloc", "new", "yield", "stream"],
     };
     let shape = |what: &&str| Shape {
         app: guest.app().to_owned(),

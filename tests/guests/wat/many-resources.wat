@@ -6,9 +6,9 @@
   (alias export $types "incoming-request" (type $incoming-request))
   (alias export $types "response-outparam" (type $response-outparam))
   (core module $destructor
-    (func (export "dtor") (param i32) ))
+    (func (export "dtor") (param i32)))
   (core instance $destructor (instantiate $destructor))
-  (type $thing (resource (rep i32) (dtor (func $destructor "dtor"))))
+  (type $thing (resource (rep i32) (dtor (core func $destructor "dtor"))))
   (core func $new (canon resource.new $thing))
   (core func $drop (canon resource.drop $thing))
   (core module $program

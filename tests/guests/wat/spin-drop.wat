@@ -8,7 +8,7 @@
   (core module $destructor
     (func (export "dtor") (param i32) (loop $again (br $again))))
   (core instance $destructor (instantiate $destructor))
-  (type $thing (resource (rep i32) (dtor (func $destructor "dtor"))))
+  (type $thing (resource (rep i32) (dtor (core func $destructor "dtor"))))
   (core func $new (canon resource.new $thing))
   (core func $drop (canon resource.drop $thing))
   (core module $program

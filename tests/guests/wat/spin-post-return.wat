@@ -12,6 +12,6 @@
   (func $handle
     (param "request" (own $incoming-request))
     (param "response-out" (own $response-outparam))
-    (canon lift (core func $instance "handle") (post-return (func $instance "after"))))
+    (canon lift (core func $instance "handle") (post-return (core func $instance "after"))))
   (instance $handler (export "handle" (func $handle)))
   (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))

@@ -14,7 +14,7 @@
     (core instance $i (instantiate $m))
     (func (export "take") (param "s" string)
       (canon lift (core func $i "take") (memory $i "memory")
-        (realloc (func $i "realloc")) string-encoding=ENCODING)))
+        (realloc (core func $i "realloc")) string-encoding=ENCODING)))
   (instance $callee (instantiate $callee))
   (alias export $callee "take" (func $take))
   (core module $libc (memory (export "memory") 1)

@@ -89,7 +89,7 @@ pub fn attack(what: &str) -> String {
                 let mut opened = 0;
                 let path = b"/etc/passwd";
                 let mut open =
-                    |fd| path_open(fd, 1, path.as_ptr(), path.len(), 0, !0, !0, 0, &mut opened);
+                    |fd| path_open(fd, 1, path.as_ptr(), path.len(), 0, 2, 0, 0, &mut opened);
                 (0..8).map(&mut open).collect()
             }
             "sockets" => {

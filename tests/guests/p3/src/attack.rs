@@ -16,7 +16,10 @@ pub async fn attack(request: &Request, what: &str) -> Result<Response, ErrorCode
     spin_if(what).await;
     match what {
         "realloc" => drop(request.get_path_with_query()),
-        "random-much" => drop(random::get_random_bytes((64 << 10) + 1)),
+        "random-much" => {
+            let bytes = random::get_random_bytes(1 << 40).len();
+            return Ok(send(&Answer::text(format!("{bytes}\n"))));
+        }
         // More waits at once than it may have.
         "tasks" => {
             for _ in 0..20_000 {
@@ -80,45 +83,8 @@ async fn spin_if(what: &str) {
             let (writer, reader) = wit_stream::new::<u8>();
             drop((writer, reader));
         },
-        "empty" => {
-            let (mut writer, mut reader) = wit_stream::new::<u8>();
-            loop {
-                let written = writer.write(Vec::new());
-                let read = reader.read(Vec::new());
-                let _ = futures_join(written, read).await;
-            }
-        }
-        "future" => loop {
-            drop(wit_future::new::<crate::End>(|| Ok(None)));
-        },
         _ => {}
     }
-}
-
-/// Both, side by side.
-async fn futures_join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    let (mut first, mut second) = (None, None);
-    std::future::poll_fn(|cx| {
-        if first.is_none()
-            && let std::task::Poll::Ready(output) = a.as_mut().poll(cx)
-        {
-            first = Some(output);
-        }
-        if second.is_none()
-            && let std::task::Poll::Ready(output) = b.as_mut().poll(cx)
-        {
-            second = Some(output);
-        }
-        match (first.take(), second.take()) {
-            (Some(first), Some(second)) => std::task::Poll::Ready((first, second)),
-            (one, other) => {
-                (first, second) = (one, other);
-                std::task::Poll::Pending
-            }
-        }
-    })
-    .await
 }
 
 /// As many as there may be.
