@@ -52,7 +52,7 @@ fn module(body: &str) -> Vec<u8> {
 
 #[test]
 fn traps_of_every_sort() {
-    let node = Node::start();
+    let node = Node::with("[engine]\nquarantine_after = 0\n");
     let traps = [
         ("unreachable", "unreachable", "unreachable"),
         ("bounds", "(drop (i32.load (i32.const 65536)))", "out of bounds memory"),
@@ -81,7 +81,7 @@ fn traps_of_every_sort() {
 #[test]
 fn crashes_leave_nothing_behind() {
     let times = if env::var_os("FAAS_TEST_FULL").is_some() { 2500 } else { 100 };
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     let crash = |times: usize| {
         thread::scope(|scope| {
             for guest in Guest::ALL {
@@ -109,7 +109,7 @@ fn crashes_leave_nothing_behind() {
 
 #[test]
 fn interfaces_of_wasi_02_used_wrongly() {
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     for (what, word) in [
         ("out-twice", "handle"),
         ("finish-twice", "handle"),
@@ -142,7 +142,7 @@ fn interfaces_of_wasi_02_used_wrongly() {
 
 #[test]
 fn what_would_turn_a_request_into_another_is_refused() {
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     for guest in [Guest::Http02, Guest::Http03] {
         let text = node.get(&attack(guest, "path")).expect(200).text();
         let taken: Vec<&str> = text.lines().filter(|line| line.ends_with(" taken")).collect();
@@ -156,7 +156,7 @@ fn what_would_turn_a_request_into_another_is_refused() {
 
 #[test]
 fn answers_that_are_too_much_in_some_way() {
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     for guest in [Guest::Http02, Guest::Http03] {
         // 64 KiB of fields hold a few thousand of the smallest.
         let answer = node.get(&attack(guest, "fields"));
@@ -177,7 +177,7 @@ fn answers_that_are_too_much_in_some_way() {
 
 #[test]
 fn interfaces_of_wasi_01_used_wrongly() {
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     let before = resident(&node);
     let numbers = |what: &str| -> Vec<i32> {
         let text = node.get(&attack(Guest::Cgi01, what)).expect(200).text();
@@ -204,7 +204,7 @@ fn interfaces_of_wasi_01_used_wrongly() {
 
 #[test]
 fn tasks_of_wasi_03_used_wrongly() {
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     fails(&node, &attack(Guest::Http03, "tasks"), ErrorCode::GuestTrap, "limit of ");
     fails(&node, &attack(Guest::Http03, "late-trap"), ErrorCode::GuestTrap, "unreachable");
     // WASI 0.3 gives fewer than were asked for.
@@ -217,7 +217,7 @@ fn tasks_of_wasi_03_used_wrongly() {
 /// An instance that several requests share fails under all of them, and each of them sees it.
 #[test]
 fn a_shared_instance_that_fails_shows_it_to_everybody() {
-    let node = Node::with("[limits]\ncpu_ms = 300\n");
+    let node = Node::with("[engine]\nquarantine_after = 0\n[limits]\ncpu_ms = 300\n");
     let request = "/v1/apps/shared/deploy?reuse_requests=1000&reuse_concurrency=16";
     let request = Request::new("POST", request).header("content-type", "application/wasm");
     assert_eq!(node.api(request.body(Guest::Http03.wasm())).status, 201);
@@ -267,7 +267,7 @@ fn a_shared_instance_that_fails_shows_it_to_everybody() {
 
 #[test]
 fn resources_and_strings_inside_of_a_component() {
-    let node = Node::start();
+    let node = Node::with("[engine]\nquarantine_after = 0\n");
     node.deploy("resources", &artifacts::wat("many-resources"));
     let limit = "limit of handles inside of a component reached: 10000";
     fails(&node, "/resources/", ErrorCode::GuestTrap, limit);
@@ -285,7 +285,7 @@ fn resources_and_strings_inside_of_a_component() {
 /// Code that is large in one way only: it is compiled within the limits of that, or refused.
 #[test]
 fn code_of_odd_shapes() {
-    let node = Node::start();
+    let node = Node::with("[engine]\nquarantine_after = 0\n");
     let mut segments =
         String::from("(module (memory (export \"memory\") 10) (func (export \"_start\"))");
     for number in 0..50_000 {

@@ -55,7 +55,8 @@ fn broken_off(node: &Node, target: &str) {
 
 #[test]
 fn an_answer_that_pauses_for_too_long() {
-    let node = Node::with_guests("[limits]\nresponse_idle_ms = 500\n");
+    let node =
+        Node::with_guests("[engine]\nquarantine_after = 0\n[limits]\nresponse_idle_ms = 500\n");
     for guest in Guest::ALL {
         let app = guest.app();
         broken_off(&node, &format!("/{app}/slow?pieces=2&ms=60000"));
@@ -75,7 +76,8 @@ fn an_answer_that_pauses_for_too_long() {
 
 #[test]
 fn the_pause_of_a_client_is_not_its_functions() {
-    let node = Node::with_guests("[limits]\nresponse_idle_ms = 300\n");
+    let node =
+        Node::with_guests("[engine]\nquarantine_after = 0\n[limits]\nresponse_idle_ms = 300\n");
     for guest in Guest::ALL {
         let mut connection = Connection::open(node.ingress());
         connection.start(&Request::get(&format!("/{}/stream?kib=32768", guest.app())));
@@ -113,7 +115,7 @@ fn a_function_may_ask_for_its_own_patience() {
 
 #[test]
 fn instances_that_take_too_long_to_make() {
-    let node = Node::with("[limits]\nstart_ms = 200\n");
+    let node = Node::with("[engine]\nquarantine_after = 0\n[limits]\nstart_ms = 200\n");
     let module = artifacts::assemble(
         "(module (memory (export \"memory\") 1)
            (func $spin (loop $l (br $l))) (start $spin) (func (export \"_start\")))",
@@ -132,7 +134,8 @@ fn instances_that_take_too_long_to_make() {
 
 #[test]
 fn what_is_done_after_the_answer_has_a_limit() {
-    let node = Node::with_guests("[limits]\nafter_response_ms = 400\n");
+    let node =
+        Node::with_guests("[engine]\nquarantine_after = 0\n[limits]\nafter_response_ms = 400\n");
     for guest in [Guest::Http02, Guest::Http03] {
         let app = guest.app();
         assert_eq!(node.get(&format!("/{app}/after?ms=60000")).expect(200).text(), "ended\n");
@@ -144,7 +147,7 @@ fn what_is_done_after_the_answer_has_a_limit() {
         logged(&node, app, &["went on"]);
     }
     node.idle();
-    let node = Node::with_guests("[limits]\ncpu_ms = 200\n");
+    let node = Node::with_guests("[engine]\nquarantine_after = 0\n[limits]\ncpu_ms = 200\n");
     for guest in [Guest::Http02, Guest::Http03] {
         let app = guest.app();
         // CPU time is that of the whole call.

@@ -89,7 +89,9 @@ fn written() -> Vec<Shape> {
 /// Runs each shape as a crowd. Tells the most CPU time that any of them used.
 fn run(shapes: &[Shape]) -> Duration {
     let limit = if full() { 300 } else { 60 };
-    let node = Node::with(&format!("[limits]\ncpu_ms = {limit}\nfirst_byte_ms = 60000\n"));
+    let node = Node::with(&format!(
+        "[engine]\nquarantine_after = 0\n[limits]\ncpu_ms = {limit}\nfirst_byte_ms = 60000\n"
+    ));
     node.deploy("calm", &artifacts::says("calm"));
     let mut deployed = "";
     for shape in shapes {
@@ -169,7 +171,9 @@ fn code_that_never_ends_where_none_should_take_long() {
 /// Instances that serve several requests are held to the same, and hold up nobody.
 #[test]
 fn a_shared_instance_that_never_ends() {
-    let node = Node::with("[ingress]\nthreads = 1\n[limits]\ncpu_ms = 300\n");
+    let node = Node::with(
+        "[ingress]\nthreads = 1\n[engine]\nquarantine_after = 0\n[limits]\ncpu_ms = 300\n",
+    );
     node.deploy("calm", &artifacts::says("calm"));
     let request =
         Request::new("POST", "/v1/apps/shared/deploy?reuse_requests=1000&reuse_concurrency=4");
@@ -218,7 +222,7 @@ fn counts(rounds: u32) -> Vec<u8> {
 fn an_app_with_hundreds_of_spinners_leaves_others_their_share() {
     let many = if full() { 500 } else { 200 };
     let node = Node::with(&format!(
-        "[engine]\npool_size = {}\n[limits]\ncpu_ms = 30000\nfirst_byte_ms = 300000\n",
+        "[engine]\nquarantine_after = 0\npool_size = {}\n[limits]\ncpu_ms = 30000\nfirst_byte_ms = 300000\n",
         2 * many + 10
     ));
     node.deploy("greedy", &Guest::Http02.wasm());
@@ -275,7 +279,9 @@ fn latency(node: &Node, time: Duration) -> Latency {
 /// A node whose threads all have the one core, where that is wanted.
 fn start(pinned: bool) -> Node {
     let launch = || {
-        let node = Node::with("[limits]\ncpu_ms = 300\nfirst_byte_ms = 60000\n");
+        let node = Node::with(
+            "[engine]\nquarantine_after = 0\n[limits]\ncpu_ms = 300\nfirst_byte_ms = 60000\n",
+        );
         node.deploy("calm", &artifacts::says("calm"));
         for guest in Guest::ALL {
             node.deploy(guest.app(), &guest.wasm());

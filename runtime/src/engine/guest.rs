@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     clock,
-    host::{Caller as _, CpuExhausted, HOSTCALL_FUEL, MAX_HANDLES, MAX_RESOURCES, Meter},
+    host::{
+        Caller as _, CpuExhausted, HOSTCALL_FUEL, MAX_HANDLES, MAX_RESOURCES, Meter,
+        NodeOutOfMemory,
+    },
     telemetry::guest_logs::Event,
 };
 use http::Response;
@@ -126,7 +129,7 @@ pub(super) struct Guest {
     /// do: it is set anew when it did, and not whenever a deadline moves.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Left when this is dropped.
-    _running: Running,
+    running: Running,
 }
 
 impl Guest {
@@ -154,7 +157,7 @@ impl Guest {
             silent_since: None,
             ended: None,
             deadline: None,
-            _running: running,
+            running,
         };
         if moves {
             guest.move_away();
@@ -176,9 +179,17 @@ impl Guest {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
         if let Poll::Ready(outcome) = self.poll_work(cx) {
             self.work = Work::Over;
+            self.running.ended(outcome.as_ref().err(), self.call.id);
             return Poll::Ready(outcome);
         }
-        self.poll_deadline(cx).map(Err)
+        let passed = self.poll_deadline(cx);
+        // Later it may be the client who takes long, to read the answer.
+        if let Poll::Ready(error) = &passed
+            && !self.head_sent
+        {
+            self.running.ended(Some(error), self.call.id);
+        }
+        passed.map(Err)
     }
 
     /// Ready when a deadline has passed.
@@ -249,7 +260,10 @@ impl Guest {
         self.silent_since.get_or_insert_with(Instant::now);
         match self.poll_deadline(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(error) => Err(error),
+            Poll::Ready(error) => {
+                self.running.ended(Some(&error), self.call.id);
+                Err(error)
+            }
         }
     }
 
@@ -330,6 +344,9 @@ impl Drop for Guest {
 pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> InvokeError {
     if let Some(CpuExhausted { name, limit, used }) = error.downcast_ref() {
         return InvokeError::CpuTime { name, limit: *limit, used: *used };
+    }
+    if error.downcast_ref::<NodeOutOfMemory>().is_some() {
+        return InvokeError::NodeOutOfMemory;
     }
     // It waits for something that nobody will do: the same as an end without an answer.
     if error.downcast_ref() == Some(&Trap::AsyncDeadlock) {
