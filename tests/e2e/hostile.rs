@@ -167,7 +167,7 @@ fn answers_that_are_too_much_in_some_way() {
             answer.failure(ErrorCode::GuestTrap);
         }
         let bytes = node.get(&attack(guest, "bytes")).expect(200);
-        assert!(bytes.body.len() >= 100_000, "{guest:?}: {}", bytes.body.len());
+        assert!(bytes.body.len() >= 10_000, "{guest:?}: {}", bytes.body.len());
         // As large as they may become, they are within a message.
         let answer = node.get(&attack(guest, "trailers"));
         assert_eq!(answer.status, 200, "{guest:?}");

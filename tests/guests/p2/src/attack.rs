@@ -102,7 +102,7 @@ fn trailers(out: ResponseOutparam) {
 fn bytes(out: ResponseOutparam) {
     let body = begin(out, 200, &[]);
     let stream = body.write().unwrap();
-    for _ in 0..100_000 {
+    for _ in 0..10_000 {
         if write(&stream, b"1").is_err() {
             return;
         }

@@ -49,7 +49,7 @@ pub async fn attack(request: &Request, what: &str) -> Result<Response, ErrorCode
                 let _ = end.write(Ok(Some(fields))).await;
             }
             "bytes" => {
-                for _ in 0..100_000 {
+                for _ in 0..10_000 {
                     if !body.write_all(b"1".to_vec()).await.is_empty() {
                         return;
                     }
