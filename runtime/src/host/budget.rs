@@ -604,8 +604,8 @@ mod tests {
     #[test]
     fn waiting_for_a_core_is_not_counted_where_guests_take_long() {
         let meter = Arc::new(Meter::default());
-        let node = MemoryBudget::new(0);
-        let budget = Budget::new(0, 0, Duration::from_millis(20), node, meter.clone());
+        let account = MemoryAccount::new(MemoryBudget::new(0));
+        let budget = Budget::new(0, 0, Duration::from_millis(20), account, meter.clone());
         std::thread::spawn(move || {
             stopwatch::measure_by_cpu_clock();
             let ((), took) = meter.count(|| {
