@@ -37,6 +37,7 @@ mod logs;
 mod metrics;
 mod outbound;
 mod output;
+mod paused;
 mod previews;
 mod quarantine;
 mod refusals;
