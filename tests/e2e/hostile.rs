@@ -101,7 +101,7 @@ fn crashes_leave_nothing_behind() {
     let before = resident(&node);
     crash(times);
     let after = resident(&node);
-    println!("{} crashes: {before} MiB before, {after} MiB after", 4 * times);
+    figure(&format!("{} crashes: {before} MiB before, {after} MiB after", 4 * times));
     // What they said is in the log's memory, 16 MiB of each app at most.
     assert!(after < before + 100, "{before} MiB, {after} MiB after {} crashes", 4 * times);
     node.idle();

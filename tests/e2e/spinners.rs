@@ -8,7 +8,7 @@ use faas_api::ErrorCode;
 use faas_tests::{
     Connection, Node, Request,
     artifacts::{self, Guest, assemble},
-    eventually,
+    eventually, figure,
     load::Load,
     process,
 };
@@ -110,7 +110,7 @@ fn run(shapes: &[Shape]) -> Duration {
         });
         let used = used.into_iter().max().unwrap();
         if full() {
-            println!("{:40} {used:?} of {limit}ms", shape.path);
+            figure(&format!("{:40} {used:?} of {limit}ms", shape.path));
         }
         most = most.max(used);
     }
@@ -246,7 +246,10 @@ fn an_app_with_hundreds_of_spinners_leaves_others_their_share() {
     let (spent, took) = ((ticks() - before) * 10, started.elapsed());
     assert!(active() >= 50.0, "they were gone when the other was answered");
     if full() {
-        println!("alone {calm:?}, beside {} spinners {took:?}: {spent} ms of CPU time", active());
+        figure(&format!(
+            "alone {calm:?}, beside {} spinners {took:?}: {spent} ms of CPU time",
+            active()
+        ));
     }
     // In line with all of them it would have been a turn in hundreds: more than ten seconds.
     assert!(spent < 5_000, "{spent} ms of CPU time, {took:?}; alone {calm:?}");
@@ -329,10 +332,12 @@ fn others_hardly_notice() {
             let where_to = if pinned { "one core" } else { "all cores" };
             for (how, it) in [("calm", &calm), ("attacked", &attacked)] {
                 let (median, p99, slowest) = (it.median, it.p99, it.slowest);
-                println!("{where_to}, {how}: median {median:?}, p99 {p99:?}, slowest {slowest:?}");
+                figure(&format!(
+                    "{where_to}, {how}: median {median:?}, p99 {p99:?}, slowest {slowest:?}"
+                ));
             }
             let times = attacked.p99.as_secs_f64() / calm.p99.as_secs_f64();
-            println!("{where_to}: p99 {times:.1} times");
+            figure(&format!("{where_to}: p99 {times:.1} times"));
         }
         // Every request was answered; how fast, is measured and not promised here.
         assert!(attacked.slowest < Duration::from_secs(5), "{:?}", attacked.slowest);

@@ -55,7 +55,7 @@ pub use http1::{Answer, Connection, Request};
 pub use issuer::Issuer;
 pub use metrics::Metrics;
 pub use node::Node;
-pub use poll::{block_on, eventually, holds};
+pub use poll::{block_on, eventually, figure, holds};
 pub use project::Project;
 pub use relay::{Fate, Relay};
 pub use terminal::Terminal;

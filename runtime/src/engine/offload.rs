@@ -324,7 +324,7 @@ mod tests {
         assert!(first.contains('b'), "{first}");
         queue.push(&app("b"), turn());
         assert_eq!(order(&queue, &[], 10), "aaaaaaaaaa");
-        while queue.lock().next().map(|(app, _)| queue.took(&app, LONG)).is_some() {}
+        order(&queue, &[], 100);
         assert!(queue.lock().apps.is_empty(), "nobody is remembered for ever");
     }
 
