@@ -7,7 +7,7 @@ use faas_tests::{
     artifacts::{self, Guest, assemble},
     eventually, process,
 };
-use std::{env, fmt::Write as _, fs, thread, time::Duration};
+use std::{fmt::Write as _, fs, thread, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -80,7 +80,7 @@ fn traps_of_every_sort() {
 /// Ten thousand with `FAAS_TEST_FULL=1`.
 #[test]
 fn crashes_leave_nothing_behind() {
-    let times = if env::var_os("FAAS_TEST_FULL").is_some() { 2500 } else { 100 };
+    let times = if full() { 2500 } else { 100 };
     let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     let crash = |times: usize| {
         thread::scope(|scope| {

@@ -8,15 +8,19 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod access;
 mod acme;
 mod admin;
 mod admission;
 mod apps;
+mod artifacts;
 mod backup;
 mod bad_input;
+mod canaries;
 mod cli;
 mod config;
 mod crash;
+mod crowds;
 mod deadlines;
 mod deploy;
 mod dev;
@@ -24,11 +28,13 @@ mod disconnect;
 mod examples;
 mod exit_codes;
 mod fairness;
+mod faults_of_accept;
 mod framing;
 mod guard;
 mod guest_view;
 mod hoard;
 mod hostile;
+mod hostile_http2;
 mod http;
 mod isolation;
 mod limits;

@@ -8,22 +8,17 @@ use faas_api::ErrorCode;
 use faas_tests::{
     Connection, Node, Request,
     artifacts::{self, Guest, assemble},
-    eventually, figure,
+    eventually, figure, full,
     load::Load,
     process,
 };
 use std::{
-    env,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn full() -> bool {
-    env::var_os("FAAS_TEST_FULL").is_some()
-}
 
 /// Twice as many as there are cores.
 fn crowd() -> usize {

@@ -17,6 +17,8 @@
 pub(crate) mod disk;
 mod escape;
 pub(crate) mod output;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 pub(crate) mod query;
 mod rate;
 pub(crate) mod reader;
