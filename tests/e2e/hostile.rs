@@ -5,7 +5,7 @@ use faas_api::ErrorCode;
 use faas_tests::{
     Connection, Node, Request,
     artifacts::{self, Guest, assemble},
-    eventually, process,
+    eventually, figure, full, process,
 };
 use std::{fmt::Write as _, fs, thread, time::Duration};
 
@@ -80,7 +80,7 @@ fn traps_of_every_sort() {
 /// Ten thousand with `FAAS_TEST_FULL=1`.
 #[test]
 fn crashes_leave_nothing_behind() {
-    let times = if full() { 2500 } else { 100 };
+    let times = full(100, 2500);
     let node = Node::with_guests("[engine]\nquarantine_after = 0\n");
     let crash = |times: usize| {
         thread::scope(|scope| {

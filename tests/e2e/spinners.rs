@@ -20,6 +20,10 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn is_full() -> bool {
+    full(0, 1) == 1
+}
+
 /// Twice as many as there are cores.
 fn crowd() -> usize {
     2 * thread::available_parallelism().map_or(1, Into::into)
@@ -83,7 +87,7 @@ fn written() -> Vec<Shape> {
 
 /// Runs each shape as a crowd. Tells the most CPU time that any of them used.
 fn run(shapes: &[Shape]) -> Duration {
-    let limit = if full() { 300 } else { 60 };
+    let limit = if is_full() { 300 } else { 60 };
     let node = Node::with(&format!(
         "[engine]\nquarantine_after = 0\n[limits]\ncpu_ms = {limit}\nfirst_byte_ms = 60000\n"
     ));
@@ -104,7 +108,7 @@ fn run(shapes: &[Shape]) -> Duration {
             crowd.into_iter().map(|one| one.join().unwrap()).collect()
         });
         let used = used.into_iter().max().unwrap();
-        if full() {
+        if is_full() {
             figure(&format!("{:40} {used:?} of {limit}ms", shape.path));
         }
         most = most.max(used);
@@ -215,7 +219,7 @@ fn counts(rounds: u32) -> Vec<u8> {
 /// half of what there is, and not one share in hundreds.
 #[test]
 fn an_app_with_hundreds_of_spinners_leaves_others_their_share() {
-    let many = if full() { 500 } else { 200 };
+    let many = if is_full() { 500 } else { 200 };
     let node = Node::with(&format!(
         "[engine]\nquarantine_after = 0\npool_size = {}\n[limits]\ncpu_ms = 30000\nfirst_byte_ms = 300000\n",
         2 * many + 10
@@ -240,7 +244,7 @@ fn an_app_with_hundreds_of_spinners_leaves_others_their_share() {
     assert_eq!(node.get("/modest/").expect(200).text(), "count");
     let (spent, took) = ((ticks() - before) * 10, started.elapsed());
     assert!(active() >= 50.0, "they were gone when the other was answered");
-    if full() {
+    if is_full() {
         figure(&format!(
             "alone {calm:?}, beside {} spinners {took:?}: {spent} ms of CPU time",
             active()
@@ -302,7 +306,7 @@ fn start(pinned: bool) -> Node {
 /// How much slower others become while a crowd spins in every shape; all cores, and one.
 #[test]
 fn others_hardly_notice() {
-    let time = Duration::from_millis(if full() { 8000 } else { 500 });
+    let time = Duration::from_millis(if is_full() { 8000 } else { 500 });
     for pinned in [false, true] {
         let node = start(pinned);
         let calm = latency(&node, time);
@@ -323,7 +327,7 @@ fn others_hardly_notice() {
             over.store(true, Relaxed);
             attacked
         });
-        if full() {
+        if is_full() {
             let where_to = if pinned { "one core" } else { "all cores" };
             for (how, it) in [("calm", &calm), ("attacked", &attacked)] {
                 let (median, p99, slowest) = (it.median, it.p99, it.slowest);
