@@ -5,11 +5,18 @@
 
 use super::{LogConfig, LogFormat};
 use std::io::IsTerminal;
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// Lines that wait for their reader; those beyond are lost.
 const LINES: usize = 8192;
+
+/// What the engine warns of is what guests ask for: a function could fill the node's log with it. A
+/// filter that names this target asks for it again.
+const OF_GUESTS: &str = "wasmtime_wasi=error";
 
 /// Starts the log. In a process that has one already – a test, an embedder – that one stays. What
 /// is returned writes the last lines when it is dropped, if they can be written within a second.
@@ -22,6 +29,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<WorkerGuard, String> {
         Some(filter) => ("FAAS_LOG", filter.as_str()),
         None => ("log.filter", config.filter.as_str()),
     };
+    let text = format!("{OF_GUESTS},{text}");
     let filter = EnvFilter::try_new(text).map_err(|error| format!("{source}: {error}"))?;
     let json = match config.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
@@ -36,8 +44,14 @@ pub(crate) fn start(config: &LogConfig) -> Result<WorkerGuard, String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // The error says that there is a log already.
     let _ = match json {
-        true => builder.json().flatten_event(true).try_init(),
-        false => builder.with_target(false).try_init(),
+        true => builder.json().flatten_event(true).finish().with(filter_fn(is_discreet)).try_init(),
+        false => builder.with_target(false).finish().with(filter_fn(is_discreet)).try_init(),
     };
     Ok(last_lines)
+}
+
+/// Not what a library says of whole requests when everything is asked for: their fields and queries are
+/// clients' secrets.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() < Level::TRACE || !metadata.target().starts_with("wasmtime_wasi")
 }
