@@ -1,13 +1,13 @@
 //! `kill -9` while clients write everything that can be written: what was acknowledged reads back,
 //! what was not is there whole or not at all.
 //!
-//! Twelve kills; two hundred with `FAAS_TEST_FULL=1`. How many writes that were is in
-//! `target/tests/ledger.txt` afterwards.
+//! Twelve kills; two hundred with `FAAS_TEST_FULL=1`.
 
 use faas_api::Digest;
 use faas_tests::{
     Answer, Connection, Node, Request,
-    artifacts::{Guest, repository, says},
+    artifacts::{Guest, says},
+    figure, full,
 };
 use serde_json::{Value, json};
 use std::{
@@ -481,8 +481,7 @@ fn check_audit(node: &Node, clients: &[Client], round: usize) {
 
 #[test]
 fn everything_that_was_acknowledged_survives_kills() {
-    let full = std::env::var_os("FAAS_TEST_FULL").is_some();
-    let kills = if full { 200 } else { 12 };
+    let kills = full(12, 200);
     let mut node = prepared();
     let mut clients: Vec<Client> = What::ALL.map(|what| Client::new(what, &node)).into();
     for round in 0..kills {
@@ -509,11 +508,8 @@ fn everything_that_was_acknowledged_survives_kills() {
     for client in &clients {
         assert!(client.acknowledged > 0, "{:?} wrote nothing", client.what);
     }
-    let folder = repository().join("target/tests");
-    std::fs::create_dir_all(&folder).unwrap();
-    let said = format!(
+    figure(&format!(
         "{kills} kills, {acknowledged} acknowledged writes, none lost; {unanswered} were not \
-         acknowledged and are there whole\n"
-    );
-    std::fs::write(folder.join("ledger.txt"), said).unwrap();
+         acknowledged and are there whole"
+    ));
 }
