@@ -26,6 +26,7 @@ mod exit_codes;
 mod framing;
 mod guard;
 mod guest_view;
+mod handover;
 mod hoard;
 mod http;
 mod isolation;

@@ -1,6 +1,9 @@
 //! Accepts connections. Nothing that can go wrong with one connection ends this, or holds it up.
 
-use super::connection::{self, Common, Serve};
+use super::{
+    Door,
+    connection::{self, Common, Serve},
+};
 use futures::FutureExt;
 use rustix::process::{Resource, getrlimit};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -38,20 +41,20 @@ pub(super) fn max_connections(configured: usize) -> usize {
 /// Accepts connections until the node drains, and serves each in a task of its own, on one of the
 /// threads for that. Listeners may share their places.
 pub(super) async fn accept<S: Serve>(
-    listener: TcpListener,
+    Door { listener, shared }: Door,
     slots: Arc<Semaphore>,
     common: Arc<Common>,
     visitor: impl Fn(SocketAddr) -> S,
 ) {
     let serve = |(stream, peer, slot): Accepted| {
-        let (service, shared) = (visitor(peer), common.clone());
+        let (service, together) = (visitor(peer), common.clone());
         // Its thread has an event loop of its own, which shall tell of this socket.
         let Ok(stream) = stream.into_std() else {
             return;
         };
         common.lanes.spawn(&common.tasks, async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                connection::serve(stream, service, &shared).await;
+                connection::serve(stream, service, &together).await;
             }
             drop(slot);
         });
@@ -82,6 +85,10 @@ pub(super) async fn accept<S: Serve>(
                 wait = (wait * 2).min(BACK_OFF.1);
             }
         }
+    }
+    // Where somebody holds the socket for the next node, the queue is that one's.
+    if shared {
+        return;
     }
     // To these clients the connection stands already.
     for _ in 0..LAST_ONES {

@@ -73,14 +73,22 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::{net::TcpListener, runtime::Handle, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 /// How long a client gets to take note that its connection closes.
 const CLOSING: Duration = Duration::from_secs(5);
+/// How long the node goes on taking connections and requests while it tells clients of HTTP/1 that
+/// their connections end.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 /// How long connections get to end once they were told to end at once.
 const CUT: Duration = Duration::from_secs(5);
 
@@ -124,7 +132,8 @@ pub struct IngressConfig {
     /// Seconds between the moment `/readyz` turns 503 and the end of new connections when the node
     /// stops: as long as a load balancer in front takes to notice.
     pub drain_delay_s: u64,
-    /// Seconds that requests in flight get to finish after that.
+    /// Seconds that requests in flight get to finish after that, and after a second in which clients
+    /// are told that their connections end.
     pub drain_timeout_s: u64,
     /// A second address, without TLS, that sends every request to this one; port 0 takes a free one.
     #[serde(with = "optional_address")]
@@ -254,6 +263,7 @@ impl IngressConfig {
             write_idle: Duration::from_secs(self.write_idle_timeout_s),
             keep_alive: Duration::from_secs(self.keep_alive_timeout_s),
             closing: CLOSING,
+            farewell: FAREWELL,
         }
     }
 }
@@ -281,9 +291,24 @@ pub(crate) struct IngressParts {
 /// Where clients come in.
 pub(crate) struct Doors {
     /// For requests.
-    pub(crate) requests: TcpListener,
+    pub(crate) requests: Door,
     /// For requests without TLS, which are sent to the other one.
-    pub(crate) redirect: Option<TcpListener>,
+    pub(crate) redirect: Option<Door>,
+}
+
+/// A socket that connections are accepted from.
+pub(crate) struct Door {
+    /// The socket.
+    pub(crate) listener: TcpListener,
+    /// Whether whoever started this node has it, too, and the next node will.
+    pub(crate) shared: bool,
+}
+
+impl Door {
+    /// One that this node alone has.
+    pub(crate) fn own(listener: TcpListener) -> Self {
+        Self { listener, shared: false }
+    }
 }
 
 /// The door of the node.
@@ -329,20 +354,21 @@ impl Ingress {
         Ok(Self { config, common: Arc::new(common), shared: Arc::new(shared) })
     }
 
-    /// Serves its listeners until the node has drained or is stopped: stops accepting, lets what is
-    /// in flight finish, and cuts off what has not when patience ends.
+    /// Serves its listeners until the node has drained or is stopped: tells clients that their
+    /// connections end, stops accepting, lets what is in flight finish, and cuts off what has not when
+    /// patience ends.
     pub(crate) async fn serve(self: Arc<Self>, doors: Doors, shutdown: Shutdown) {
         let slots = accept::max_connections(self.config.max_connections);
         tracing::info!(max_connections = slots, "the ingress accepts requests");
         let slots = Arc::new(Semaphore::new(slots));
-        let port = doors.requests.local_addr().map_or(0, |address| address.port());
+        let port = doors.requests.listener.local_addr().map_or(0, |address| address.port());
         let visitor = |peer| Visit::new(self.shared.clone(), peer);
         let requests = accept::accept(doors.requests, slots.clone(), self.common.clone(), visitor);
         let redirect = async {
-            if let Some(listener) = doors.redirect {
+            if let Some(door) = doors.redirect {
                 let common = Arc::new(Common { tls: None, ..Common::clone(&self.common) });
                 let visitor = |_| Redirect::new(self.shared.clone(), port);
-                accept::accept(listener, slots, common, visitor).await;
+                accept::accept(door, slots, common, visitor).await;
             }
         };
         // Apart from each other, and not moved about with all that waits for them.
@@ -383,7 +409,8 @@ struct Drain {
     patience: Duration,
 }
 
-/// Accepts, drains, cuts. `accepting` ends when the drain begins, and the listener with it.
+/// Accepts, says farewell, drains, cuts. `accepting` ends when the drain begins, and the node's hold
+/// on the listener with it.
 async fn run(
     accepting: impl Future<Output = ()>,
     common: &Common,
@@ -395,10 +422,18 @@ async fn run(
         shutdown.draining().await;
         // Probes say so already; whoever has not asked them yet still finds the node.
         let _ = timeout(delay, shutdown.stopped()).await;
+        signals.leaving.store(true, Relaxed);
+        common.tasks.close();
+        tokio::select! {
+            biased;
+            () = shutdown.stopped() => {}
+            // There is nobody to tell.
+            () = common.tasks.wait() => {}
+            () = sleep(FAREWELL) => {}
+        }
         signals.drain.cancel();
     };
     tokio::join!(accepting, switched);
-    common.tasks.close();
     tokio::select! {
         biased;
         () = shutdown.stopped() => tracing::warn!("stopping at once"),

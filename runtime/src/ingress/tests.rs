@@ -226,8 +226,12 @@ impl Node {
         let switch = shutdown.clone();
         let running = tokio::spawn(async move {
             let visitor = |peer| Visit::new(shared.clone(), peer);
-            let accepting =
-                accept::accept(listener, Arc::new(Semaphore::new(10)), common.clone(), visitor);
+            let accepting = accept::accept(
+                Door::own(listener),
+                Arc::new(Semaphore::new(10)),
+                common.clone(),
+                visitor,
+            );
             run(accepting, &common, Drain { delay: Duration::ZERO, patience: NEVER }, &switch)
                 .await;
         });

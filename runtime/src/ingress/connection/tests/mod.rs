@@ -8,7 +8,7 @@ mod refused;
 mod tls;
 
 use super::*;
-use crate::ingress::accept;
+use crate::ingress::{Door, accept};
 use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -49,6 +49,7 @@ fn patience() -> Patience {
         write_idle: NEVER,
         keep_alive: NEVER,
         closing: NEVER,
+        farewell: SOON,
     }
 }
 
@@ -80,7 +81,9 @@ impl Server {
         let service = Service { go: go.clone(), ended: tell_ended, begun: tell_begun };
         let slots = Arc::new(Semaphore::new(slots));
         let accepting =
-            accept::accept(listener, slots, Arc::new(common.clone()), move |_| service.clone());
+            accept::accept(Door::own(listener), slots, Arc::new(common.clone()), move |_| {
+                service.clone()
+            });
         tokio::spawn(accepting);
         Self { address, common, go, ended: ended.into(), begun: begun.into() }
     }
