@@ -11,7 +11,7 @@ use crate::{
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, keys::Keys, snapshot::SnapshotBuilder},
     host::outbound::{Outbound, OwnAddresses},
-    ingress::{Ingress, IngressParts},
+    ingress::{Ingress, IngressConfig, IngressParts},
     listeners::{self, Listeners},
     storage::{
         Blobs, Journal, Registry, UsageStore,
@@ -20,7 +20,7 @@ use crate::{
     },
     telemetry::{
         self,
-        guest_logs::{Disk, GuestLogs, disk::DiskLimits},
+        guest_logs::{Disk, GuestLogs, Sizes, disk::DiskLimits},
         metrics::Metrics,
         usage::UsageKeeper,
     },
@@ -295,8 +295,17 @@ impl Node {
         let given = given.await.map_err(failed)?;
         let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
-        let logs = open_logs(config, &data_dir, metrics.clone()).await;
-        let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);
+        let beside = config.beside_instances();
+        let logs = open_logs(config, &data_dir, beside.logs, metrics.clone()).await;
+        let plan = PoolPlan::for_this_machine(
+            &config.engine,
+            &config.limits,
+            &config.max_limits,
+            beside.bytes,
+        );
+        if let Some(warning) = plan.warning(&config.engine) {
+            tracing::warn!("{warning}");
+        }
         let engine = Engine::new(EngineParts {
             config: &config.engine,
             plan: &plan,
@@ -351,7 +360,7 @@ impl Node {
             snapshot: functions.snapshot(),
             engine: engine.clone(),
             metrics: metrics.clone(),
-            config: config.ingress.clone(),
+            config: IngressConfig { max_connections: beside.connections, ..config.ingress.clone() },
             auth: config.auth.clone(),
             keys: keys.clone(),
             log_format: config.log.format,
@@ -463,7 +472,12 @@ impl Node {
 }
 
 /// The logs of functions. A folder for them that cannot be used keeps no node from serving.
-async fn open_logs(config: &Config, data_dir: &DataDir, metrics: Arc<Metrics>) -> Arc<GuestLogs> {
+async fn open_logs(
+    config: &Config,
+    data_dir: &DataDir,
+    memory: u64,
+    metrics: Arc<Metrics>,
+) -> Arc<GuestLogs> {
     let log = &config.log;
     let limits = DiskLimits { bytes: log.disk_bytes, segment_bytes: log.segment_bytes };
     let dir = data_dir.logs_dir();
@@ -480,7 +494,8 @@ async fn open_logs(config: &Config, data_dir: &DataDir, metrics: Arc<Metrics>) -
         let told = |error| tracing::error!(%error, %dir, "functions' logs are kept in memory only");
         opened.map_err(told).ok()
     });
-    Arc::new(GuestLogs::new(log.function_lines, metrics, disk))
+    let (lines, bytes_per_s) = (log.function_lines, log.function_bytes_per_s);
+    Arc::new(GuestLogs::new(Sizes { lines, memory, bytes_per_s }, metrics, disk))
 }
 
 /// A child that was being started when the last server was killed may hold its lock for a moment.

@@ -5,7 +5,7 @@
 use faas_tests::{
     Connection, Node, Parent, Request,
     artifacts::says,
-    eventually, faas_binary,
+    eventually, faas_binary, full,
     load::{Load, Outcome},
     parent::{Passed, no_socket, spawn_with},
 };
@@ -14,7 +14,7 @@ use rustix::{
     process::Signal,
 };
 use std::{
-    env, fs,
+    fs,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{fd::OwnedFd, unix::net::UnixListener},
     process::{Command, Stdio},
@@ -23,11 +23,6 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How much of a test is run.
-fn size(in_the_suite: usize, full: usize) -> usize {
-    if env::var_os("FAAS_TEST_FULL").is_some() { full } else { in_the_suite }
-}
 
 /// A node on which the test guests are deployed, and which does not run.
 fn with_guests(config: &str) -> Node {
@@ -73,7 +68,7 @@ fn no_client_notices_changes_and_restarts() {
     parent.launch(&mut node);
     node.deploy("shop", &says("one"));
     node.deploy("other", &says("other"));
-    let clients = Clients::of(parent.ingress(), size(40, 200), "/shop/");
+    let clients = Clients::of(parent.ingress(), full(40, 200), "/shop/");
     let rest = || clients.more(20);
     rest();
     node.deploy("shop", &says("two"));
@@ -85,7 +80,7 @@ fn no_client_notices_changes_and_restarts() {
     node.cli(["secret", "put", "KEY", "--app", "shop"]).stdin("secret").run().expect(0);
     rest();
     // The next one is there before the one before ends, or after.
-    for number in 0..size(3, 30) {
+    for number in 0..full(3, 30) {
         match number % 3 {
             2 => parent.restart(&mut node),
             _ => parent.hand_over(&mut node),
@@ -337,11 +332,11 @@ fn to_and_fro_between_versions() {
     let node = Node::start();
     node.deploy("a", &says("one"));
     node.deploy("a", &says("two"));
-    let clients = Clients::of(node.ingress(), size(50, 200), "/a/");
+    let clients = Clients::of(node.ingress(), full(50, 200), "/a/");
     clients.more(10);
     // From when on which one may answer.
     let mut told: Vec<(Instant, Vec<&str>)> = vec![(Instant::now(), vec!["v2"])];
-    for number in 0..size(40, 500) {
+    for number in 0..full(40, 500) {
         let version = ["v1", "v2"][number % 2];
         told.push((Instant::now(), vec!["v1", "v2"]));
         let activate = format!("/v1/apps/a/versions/{version}/activate");
@@ -371,9 +366,9 @@ fn to_and_fro_between_versions() {
 fn apps_come_and_go_beside_one_that_is_called() {
     let node = Node::start();
     node.deploy("shop", &says("shop"));
-    let clients = Clients::of(node.ingress(), size(50, 200), "/shop/");
+    let clients = Clients::of(node.ingress(), full(50, 200), "/shop/");
     clients.more(10);
-    let apps: Vec<String> = (0..size(12, 64)).map(|number| format!("app-{number}")).collect();
+    let apps: Vec<String> = (0..full(12, 64)).map(|number| format!("app-{number}")).collect();
     thread::scope(|scope| {
         for part in apps.chunks(apps.len() / 4) {
             let node = &node;

@@ -8,26 +8,33 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod access;
 mod acme;
 mod admin;
 mod admission;
 mod apps;
+mod artifacts;
 mod backup;
 mod bad_input;
+mod canaries;
 mod cli;
 mod config;
 mod crash;
+mod crowds;
 mod deadlines;
 mod deploy;
 mod dev;
 mod disconnect;
 mod examples;
 mod exit_codes;
+mod fairness;
+mod faults_of_accept;
 mod framing;
 mod guard;
 mod guest_view;
 mod handover;
 mod hoard;
+mod hostile_http2;
 mod http;
 mod isolation;
 mod limits;
@@ -36,7 +43,9 @@ mod logs;
 mod metrics;
 mod outbound;
 mod output;
+mod paused;
 mod previews;
+mod quarantine;
 mod refusals;
 mod residency;
 mod restart;

@@ -114,7 +114,7 @@ impl Backend for Fake {
                 Err(error) => Err(InvokeError::Trap(format!("secret: {error}"))),
             },
             "/trap" => Err(InvokeError::Trap("secret".into())),
-            "/busy" => Err(InvokeError::Overloaded { pool_size: 1, queued: 2 }),
+            "/busy" => Err(InvokeError::Overloaded { pool_size: 1, held: 1, queued: 2 }),
             "/panic" => panic!("secret"),
             "/never" => {
                 self.0.begun.notify_one();
@@ -224,14 +224,12 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let switch = shutdown.clone();
+        let limits = CrowdLimits { of_one_address: 0, connections: 10, burden: 1 << 20 };
+        let crowd = Crowd::new(limits, Proxies::new(&[]), seen.metrics.connections.clone());
+        let room = Room { slots: Arc::new(Semaphore::new(10)), crowd };
         let running = tokio::spawn(async move {
             let visitor = |peer| Visit::new(shared.clone(), peer);
-            let accepting = accept::accept(
-                Door::own(listener),
-                Arc::new(Semaphore::new(10)),
-                common.clone(),
-                visitor,
-            );
+            let accepting = accept::accept(Door::own(listener), room, common.clone(), visitor);
             run(accepting, &common, Drain { delay: Duration::ZERO, patience: NEVER }, &switch)
                 .await;
         });

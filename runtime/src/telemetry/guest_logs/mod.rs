@@ -17,7 +17,10 @@
 pub(crate) mod disk;
 mod escape;
 pub(crate) mod output;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 pub(crate) mod query;
+mod rate;
 pub(crate) mod reader;
 mod ring;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use dashmap::DashMap;
 use faas_api::{AppName, FunctionName, LogLine, VersionId};
 use jiff::Timestamp;
 use prometheus::IntCounter;
+use rate::{Bucket, Pass, Rate};
 use ring::{Line, Ring};
 use std::{
     sync::{
@@ -47,10 +51,11 @@ use tokio::sync::watch;
 /// The longest line of a guest, in bytes; the rest of it is cut and marked.
 pub(crate) const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// What one app's log may hold, in bytes, and all of them together. Above sixteen apps the total
-/// is shared out, so that many apps cost no more than a few chatty ones.
+/// What one app's log may hold, in bytes. Above sixteen apps the total is shared out, so that many
+/// apps cost no more than a few chatty ones.
 const MAX_APP_BYTES: usize = 16 << 20;
-const MAX_TOTAL_BYTES: usize = 256 << 20;
+/// What all of them may hold together, in bytes, however much memory there is.
+pub(crate) const MAX_LOG_MEMORY: u64 = 256 << 20;
 const MIN_APP_BYTES: usize = 2 * MAX_LINE_BYTES;
 
 /// Lines that are copied out of a ring under one hold of its lock, and how much text.
@@ -59,6 +64,20 @@ const PAGE_BYTES: usize = 64 << 10;
 
 /// How long a node that stops waits for its last lines to be on disk.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Seconds of output at the full rate that an app may write at once.
+const BURST_S: u64 = 4;
+
+/// How much logs may hold and take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Lines per app in memory.
+    pub(crate) lines: usize,
+    /// What all apps' lines may take in memory, in bytes.
+    pub(crate) memory: u64,
+    /// What the functions of one app may write, in bytes per second.
+    pub(crate) bytes_per_s: u64,
+}
 
 /// Every app's log.
 pub(crate) struct GuestLogs {
@@ -70,6 +89,9 @@ pub(crate) struct GuestLogs {
 struct Shared {
     metrics: Arc<Metrics>,
     lines: usize,
+    /// What all may hold together, in bytes.
+    memory: usize,
+    rate: Rate,
     /// What one app may hold now, in bytes.
     allowance: AtomicUsize,
     /// Marked as changed by every line of every app, for those who follow all of them.
@@ -78,13 +100,16 @@ struct Shared {
 }
 
 impl GuestLogs {
-    /// Logs that keep up to `capacity` lines per app in memory, all that fit on `disk` where there
-    /// is one, and count those that are lost.
-    pub(crate) fn new(capacity: usize, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
+    /// Logs of these sizes, that keep what fits on `disk` where there is one, and count lines that are
+    /// lost.
+    pub(crate) fn new(sizes: Sizes, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
+        let memory = usize::try_from(sizes.memory).unwrap_or(usize::MAX);
         let shared = Shared {
             metrics,
-            lines: capacity.max(1),
-            allowance: AtomicUsize::new(MAX_APP_BYTES),
+            lines: sizes.lines.max(1),
+            memory,
+            rate: Rate::new(sizes.bytes_per_s),
+            allowance: AtomicUsize::new(memory.clamp(MIN_APP_BYTES, MAX_APP_BYTES)),
             changes: watch::Sender::new(false),
             disk,
         };
@@ -94,7 +119,8 @@ impl GuestLogs {
     /// Logs in memory only.
     #[cfg(test)]
     pub(crate) fn counted(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self::new(capacity, metrics, None)
+        let sizes = Sizes { lines: capacity, memory: MAX_LOG_MEMORY, bytes_per_s: 1 << 20 };
+        Self::new(sizes, metrics, None)
     }
 
     /// The log of an app, made when there is none.
@@ -109,6 +135,7 @@ impl GuestLogs {
                 app: app.clone(),
                 shared: self.shared.clone(),
                 lost: OnceLock::new(),
+                written: Bucket::default(),
                 first,
                 ring: Mutex::default(),
                 stored: AtomicU64::new(first),
@@ -164,7 +191,7 @@ impl GuestLogs {
     /// of two, so that starting with thousands of apps does not walk all of them for each.
     fn share(&self) {
         let apps = self.apps.len().next_power_of_two();
-        let share = (MAX_TOTAL_BYTES / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
+        let share = (self.shared.memory / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
         if share < self.shared.allowance.swap(share, Ordering::Relaxed) {
             for log in &self.apps {
                 if let Some(ring) = &mut *log.ring() {
@@ -192,6 +219,7 @@ pub(crate) struct AppLog {
     shared: Arc<Shared>,
     /// Lines that were displaced or cut off; made by the first one.
     lost: OnceLock<IntCounter>,
+    written: Bucket,
     /// The number before that of its first line: earlier ones are an earlier life's.
     first: u64,
     /// Made by the first line.
@@ -223,10 +251,29 @@ impl AppLog {
             }
             event => event,
         };
+        match self.shared.rate.take(&self.written, &event, time) {
+            Pass::Yes => self.append(origin, request_id, time, &event),
+            Pass::No => self.lost(1),
+            Pass::NoAndSaySo => {
+                self.lost(1);
+                let notice =
+                    "limit `log.function_bytes_per_s` reached: lines of this app are dropped";
+                self.append(origin, request_id, time, &Event::Failure(notice));
+            }
+        }
+    }
+
+    fn append(
+        &self,
+        origin: &Arc<Origin>,
+        request_id: RequestId,
+        time: Timestamp,
+        event: &Event<'_>,
+    ) {
         let bytes = self.shared.allowance.load(Ordering::Relaxed);
         let mut guard = self.ring();
         let ring = guard.get_or_insert_with(|| Box::new(Ring::after(self.first)));
-        ring.push(time, origin.clone(), request_id, &event);
+        ring.push(time, origin.clone(), request_id, event);
         let displaced = ring.trim(self.shared.lines, bytes);
         let newest_displaced = ring.oldest() - 1;
         drop(guard);

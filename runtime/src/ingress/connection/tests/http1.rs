@@ -255,19 +255,18 @@ async fn what_waits_at_a_shared_door_is_left_for_the_next_node() {
         let listener = TcpListener::from_std(door.try_clone().unwrap()).unwrap();
         let (begun, ended) = (mpsc::unbounded_channel().0, mpsc::unbounded_channel().0);
         let service = Service { go: server.go.clone(), begun, ended };
-        let slots = Arc::new(Semaphore::new(10));
-        (Door { listener, shared: true }, slots, service)
+        (Door { listener, shared: true }, room(10), service)
     };
     common.signals.drain.cancel();
     let mut client = Client(TcpStream::connect(address).await.unwrap());
     client.send(get("/a", "")).await;
-    let (listener, slots, service) = accept();
-    soon(accept::accept(listener, slots, common, move |_| service.clone())).await;
+    let (door, room, service) = accept();
+    soon(accept::accept(door, room, common, move |_| service.clone())).await;
     // The next one has signals of its own.
-    let (listener, slots, service) = accept();
+    let (door, room, service) = accept();
     let next = Server::start(patience()).await;
     let common = Arc::new(next.common.clone());
-    tokio::spawn(accept::accept(listener, slots, common, move |_| service.clone()));
+    tokio::spawn(accept::accept(door, room, common, move |_| service.clone()));
     client.until("/a").await;
 }
 
