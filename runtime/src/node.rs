@@ -183,8 +183,8 @@ pub async fn run(
     if tokio::time::timeout(LAST_WRITES, node.tokens.write_uses()).await.is_err() {
         tracing::warn!("when tokens were last used is not written down: the disk takes too long");
     }
-    let logs = node.logs.clone();
-    drop(node);
+    // Its successor, which waits for the directory, finds records closed and logs complete.
+    let (_data_dir, logs) = node.close();
     // Whatever went wrong with it was told already.
     let _ = tokio::task::spawn_blocking(move || logs.finish()).await;
     Ok(())
@@ -451,6 +451,11 @@ impl Node {
             catch_up(&deployer).await;
         });
         tasks
+    }
+
+    /// Lets go of everything but the data directory, and what still writes there.
+    fn close(self) -> (DataDir, Arc<GuestLogs>) {
+        (self.data_dir, self.logs)
     }
 
     fn ready(&self, config: &Config, listeners: &Listeners) -> io::Result<Ready> {
