@@ -388,6 +388,7 @@ impl Ingress {
         let drain = Drain {
             delay: Duration::from_secs(self.config.drain_delay_s),
             patience: Duration::from_secs(self.config.drain_timeout_s),
+            afterwards: self.shared.backend.engine.afterwards().clone(),
         };
         tokio::select! {
             () = run(accepting, &self.common, drain, &shutdown) => {}
@@ -438,6 +439,8 @@ struct Drain {
     delay: Duration,
     /// Until what is in flight then is cut off.
     patience: Duration,
+    /// What functions still do after their responses.
+    afterwards: TaskTracker,
 }
 
 /// Accepts, says farewell, drains, cuts. `accepting` ends when the drain begins, and the node's hold
@@ -445,7 +448,7 @@ struct Drain {
 async fn run(
     accepting: impl Future<Output = ()>,
     common: &Common,
-    Drain { delay, patience }: Drain,
+    Drain { delay, patience, afterwards }: Drain,
     shutdown: &Shutdown,
 ) {
     let signals = &common.signals;
@@ -465,12 +468,18 @@ async fn run(
         signals.drain.cancel();
     };
     tokio::join!(accepting, switched);
+    let finished = async {
+        common.tasks.wait().await;
+        // Only now no more can begin.
+        afterwards.close();
+        afterwards.wait().await;
+    };
     tokio::select! {
         biased;
         () = shutdown.stopped() => tracing::warn!("stopping at once"),
-        drained = timeout(patience, common.tasks.wait()) => if drained.is_err() {
+        drained = timeout(patience, finished) => if drained.is_err() {
             tracing::warn!(
-                connections = common.tasks.len(), ?patience,
+                connections = common.tasks.len(), afterwards = afterwards.len(), ?patience,
                 "requests are cut off: they did not finish within `ingress.drain_timeout_s`"
             );
         }
