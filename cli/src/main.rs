@@ -13,6 +13,7 @@
 //! | `dotenv` | `.env` files |
 //! | `ui`, `format`, `log_view` | what is printed and asked, and how it looks |
 //! | `documents` | what is printed for scripts |
+//! | `service` | what a service manager is told |
 //! | `error` | why a command fails; the exit codes |
 
 mod args;
@@ -36,6 +37,8 @@ mod project;
 #[cfg(test)]
 mod reference;
 mod release;
+#[cfg(feature = "serve")]
+mod service;
 mod trust;
 mod ui;
 #[cfg(feature = "serve")]

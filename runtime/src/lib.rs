@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`run`] | the one verb: starts a node and serves until it is told to stop |
 //! | [`Config`] | every setting of a node |
+//! | [`Sockets`] | listeners that a node is given |
 //! | [`Shutdown`] | how a node is told to stop |
 //! | [`restore`] | makes a data directory of a backup |
 //! | [`compile_worker`] | the entry of the compile process |
@@ -18,6 +19,7 @@ mod engine;
 mod functions;
 mod host;
 mod ingress;
+mod listeners;
 mod node;
 mod request_id;
 mod shutdown;
@@ -28,6 +30,7 @@ mod tokens;
 
 pub use backup::{RestoreError, Restored, restore};
 pub use config::Config;
+pub use listeners::Sockets;
 pub use node::{Ready, RunError, compile_worker, run};
 pub use shutdown::Shutdown;
 

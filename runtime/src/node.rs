@@ -1,7 +1,7 @@
 //! The composition root: opens the state, builds the engine, binds the listeners, drains.
 
 use crate::{
-    Config, Shutdown,
+    Config, Shutdown, Sockets,
     admin::{Admin, AdminParts, AdminToken, Readiness},
     backup::Backup,
     clock,
@@ -11,7 +11,8 @@ use crate::{
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, keys::Keys, snapshot::SnapshotBuilder},
     host::outbound::{Outbound, OwnAddresses},
-    ingress::{Doors, Ingress, IngressConfig, IngressParts},
+    ingress::{Ingress, IngressConfig, IngressParts},
+    listeners::{self, Listeners},
     storage::{
         Blobs, Journal, Registry, UsageStore,
         data_dir::{DataDir, DataDirError},
@@ -36,9 +37,9 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 
 /// What a node says once it serves.
 #[derive(Debug, Clone)]
@@ -89,6 +90,9 @@ pub enum RunError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A socket that the node was given cannot be used.
+    #[error("{0}")]
+    Sockets(String),
     /// Another server uses the data directory.
     #[error("{0}")]
     InUse(String),
@@ -119,25 +123,35 @@ fn failed(error: impl Display) -> RunError {
 
 /// Serves until `shutdown` says otherwise. `ready` is called once, when both listeners answer.
 ///
+/// Where `sockets` were given to the node, it listens on those instead of the addresses in `config`,
+/// and waits for another node that uses the data directory to end: it is that one's successor, and
+/// clients wait in the queue of the sockets.
+///
 /// The process's own executable must call [`compile_worker`] when its first argument is
 /// `compile-worker`: that is how the node compiles.
 ///
 /// # Errors
 /// [`RunError`] when the node cannot start; a drained node ends with `Ok`.
 pub async fn run(
-    config: Config,
+    mut config: Config,
+    sockets: Sockets,
     shutdown: Shutdown,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
+    let given = sockets.take_over(&mut config);
     config.check()?;
     let _last_lines = telemetry::log::start(&config.log)
         .map_err(|problem| ConfigError::Value { key: "log.filter", problem })?;
     allow_files();
+    for listener in given {
+        tracing::info!(%listener, "listens on a socket that it was given");
+    }
     let secrets = Secrets::read(&config)?;
-    // Bound before anything else is touched: a taken port is the likeliest mistake.
-    let listeners = Listeners::bind(&config).await?;
+    let Some((listeners, data_dir)) = begin(&config, sockets, &shutdown).await? else {
+        return Ok(());
+    };
     let own = listeners.own().map_err(failed)?;
-    let (node, secrets) = Box::pin(Node::open(&config, own, secrets)).await?;
+    let (node, secrets) = Box::pin(Node::open(&config, data_dir, own, secrets)).await?;
     let readiness = Readiness::starting();
     // The admin listener outlives the ingress: probes must see the drain.
     let admin_shutdown = Shutdown::new();
@@ -173,11 +187,32 @@ pub async fn run(
     if tokio::time::timeout(LAST_WRITES, node.tokens.write_uses()).await.is_err() {
         tracing::warn!("when tokens were last used is not written down: the disk takes too long");
     }
-    let logs = node.logs.clone();
-    drop(node);
+    // Its successor, which waits for the directory, finds records closed and logs complete.
+    let (_data_dir, logs) = node.close();
     // Whatever went wrong with it was told already.
     let _ = tokio::task::spawn_blocking(move || logs.finish()).await;
     Ok(())
+}
+
+/// Takes what only one node can have: the addresses and the data directory. Nothing when the node was
+/// told to stop before it had them.
+async fn begin(
+    config: &Config,
+    sockets: Sockets,
+    shutdown: &Shutdown,
+) -> Result<Option<(Listeners, DataDir)>, RunError> {
+    let path = config.resolved_data_dir();
+    if sockets.is_empty() {
+        // Before anything else is touched: a taken port is the likeliest mistake.
+        let listeners = Listeners::open(config, sockets).await?;
+        return Ok(Some((listeners, open_data_dir(path, CHILD).await?)));
+    }
+    // The other way round: the node before may have an address that was not given.
+    let data_dir = tokio::select! {
+        data_dir = open_data_dir(path, listeners::patience(config)) => data_dir?,
+        () = shutdown.draining() => return Ok(None),
+    };
+    Ok(Some((Listeners::open(config, sockets).await?, data_dir)))
 }
 
 /// The TLS of both listeners.
@@ -249,11 +284,11 @@ impl Node {
     #[expect(clippy::too_many_lines, reason = "who is given what, in order: one list")]
     async fn open(
         config: &Config,
+        data_dir: DataDir,
         own: OwnAddresses,
         mut secrets: Secrets,
     ) -> Result<(Self, Secrets), RunError> {
         let outbound = Outbound::new(&config.outbound, own)?;
-        let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let records = Arc::new(registry);
         let registry: Arc<dyn Registry> = records.clone();
@@ -425,14 +460,19 @@ impl Node {
         tasks
     }
 
+    /// Lets go of everything but the data directory, and what still writes there.
+    fn close(self) -> (DataDir, Arc<GuestLogs>) {
+        (self.data_dir, self.logs)
+    }
+
     fn ready(&self, config: &Config, listeners: &Listeners) -> io::Result<Ready> {
         let Listeners { doors, admin } = listeners;
         Ok(Ready {
-            ingress: doors.requests.local_addr()?,
+            ingress: doors.requests.listener.local_addr()?,
             admin: admin.local_addr()?,
             ingress_tls: config.ingress.tls.is_on(),
             admin_tls: config.admin.tls.is_on(),
-            redirect: doors.redirect.as_ref().map(TcpListener::local_addr).transpose()?,
+            redirect: doors.redirect.as_ref().map(|door| door.listener.local_addr()).transpose()?,
             data_dir: self.data_dir.path().to_owned(),
             new: self.data_dir.is_new(),
             pool: self.plan.to_string(),
@@ -471,16 +511,22 @@ async fn open_logs(
 }
 
 /// A child that was being started when the last server was killed may hold its lock for a moment.
-async fn open_data_dir(path: PathBuf) -> Result<DataDir, RunError> {
-    const ATTEMPTS: u32 = 10;
-    const PAUSE: Duration = Duration::from_millis(100);
-    let mut attempt = 1;
+const CHILD: Duration = Duration::from_secs(1);
+
+/// Opens the data directory, and waits for so long at most while another server uses it.
+async fn open_data_dir(path: PathBuf, patience: Duration) -> Result<DataDir, RunError> {
+    const PAUSE: Duration = Duration::from_millis(25);
+    let start = Instant::now();
+    let mut told = false;
     loop {
         let path = path.clone();
         let opened = tokio::task::spawn_blocking(move || DataDir::open(&path));
         match opened.await.map_err(failed)? {
-            Err(DataDirError::InUse { .. }) if attempt < ATTEMPTS => {
-                attempt += 1;
+            Err(DataDirError::InUse(path)) if start.elapsed() < patience => {
+                if patience > CHILD && !std::mem::replace(&mut told, true) {
+                    let data_dir = path.display();
+                    tracing::info!(%data_dir, ?patience, "waits for the node before to end");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             other => return Ok(other?),
@@ -496,42 +542,6 @@ fn allow_files() {
     if let Err(error) = setrlimit(Resource::Nofile, all) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-}
-
-/// Where everybody comes in.
-struct Listeners {
-    doors: Doors,
-    admin: TcpListener,
-}
-
-impl Listeners {
-    async fn bind(config: &Config) -> Result<Self, RunError> {
-        let requests = bind("ingress", "listen", config.ingress.listen).await?;
-        let redirect = match config.ingress.http_redirect {
-            Some(address) => Some(bind("ingress", "http_redirect", address).await?),
-            None => None,
-        };
-        let admin = bind("admin", "listen", config.admin.listen).await?;
-        Ok(Self { doors: Doors { requests, redirect }, admin })
-    }
-
-    fn own(&self) -> io::Result<OwnAddresses> {
-        let (ingress, admin) = (self.doors.requests.local_addr()?, self.admin.local_addr()?);
-        Ok(OwnAddresses { ingress, admin })
-    }
-}
-
-async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => RunError::Taken(format!(
-            "the {section} address {address} (`{section}.{key}`) is taken already"
-        )),
-        io::ErrorKind::PermissionDenied => RunError::Failed(format!(
-            "the {section} address {address} is not for this user ({error}); ports below 1024 \
-             need the capability CAP_NET_BIND_SERVICE, or choose another with `{section}.{key}`"
-        )),
-        _ => RunError::Failed(format!("cannot listen on the {section} address {address}: {error}")),
-    })
 }
 
 /// Changes by others are followed for as long as the node lives, and it is said if they are not.

@@ -33,6 +33,7 @@ mod faults_of_accept;
 mod framing;
 mod guard;
 mod guest_view;
+mod handover;
 mod hoard;
 mod hostile;
 mod hostile_http2;

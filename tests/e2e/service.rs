@@ -48,12 +48,36 @@ fn systemd_takes_the_unit() {
     let folder = tempfile::tempdir().unwrap();
     // It looks for the program, which is not installed here.
     let binary = faas_binary();
-    let unit = text("faas.service").replace("/usr/local/bin/faas", binary.to_str().unwrap());
-    let path = folder.path().join("faas.service");
-    fs::write(&path, unit).unwrap();
-    let verified = systemd_analyze(&["verify", "--recursive-errors=no", path.to_str().unwrap()]);
+    let paths = ["faas.service", "faas.socket", "faas-admin.socket"].map(|name| {
+        let unit = text(name).replace("/usr/local/bin/faas", binary.to_str().unwrap());
+        let path = folder.path().join(name);
+        fs::write(&path, unit).unwrap();
+        path.display().to_string()
+    });
+    let mut args = vec!["verify", "--recursive-errors=no"];
+    args.extend(paths.iter().map(String::as_str));
+    let verified = systemd_analyze(&args);
     assert!(verified.status.success(), "{}", said(&verified));
     assert_eq!(said(&verified), "", "it has a remark");
+}
+
+/// The sockets are those of the configuration, by the names that the node knows.
+#[test]
+fn the_sockets_are_those_that_are_configured() {
+    let config = Config::load(&file("config.toml")).unwrap();
+    for (unit, name, address) in [
+        ("faas.socket", "ingress", config.ingress.listen),
+        ("faas-admin.socket", "admin", config.admin.listen),
+    ] {
+        let unit = text(unit);
+        for line in [
+            format!("ListenStream={address}"),
+            format!("FileDescriptorName={name}"),
+            "Service=faas.service".to_owned(),
+        ] {
+            assert!(unit.lines().any(|there| there == line), "{line}");
+        }
+    }
 }
 
 #[test]
@@ -69,8 +93,8 @@ fn the_unit_is_sealed() {
 fn the_unit_waits_for_the_drain() {
     let config = Config::load(&file("config.toml")).unwrap();
     let patience: u64 = setting("TimeoutStopSec").parse().unwrap();
-    // Answers that are being sent have five seconds more.
-    assert!(patience > config.ingress.drain_delay_s + config.ingress.drain_timeout_s + 5);
+    // Clients are told for a second, and answers that are being sent have five seconds more.
+    assert!(patience > config.ingress.drain_delay_s + config.ingress.drain_timeout_s + 6);
 }
 
 #[test]

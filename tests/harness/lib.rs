@@ -11,6 +11,7 @@
 //! | [`acme`] | an authority that gives out certificates |
 //! | [`Issuer`] | signs tokens, and publishes and changes its keys |
 //! | [`Metrics`] | what `/metrics` says |
+//! | [`Parent`] | what a service manager does for a node |
 //! | [`process`] | what the kernel says of a process |
 //! | [`swap`] | swap for a moment, and memory that is forced out |
 //! | [`disk`] | disks that are full or fail |
@@ -44,6 +45,7 @@ mod issuer;
 pub mod load;
 mod metrics;
 mod node;
+pub mod parent;
 mod poll;
 pub mod process;
 mod project;
@@ -59,6 +61,7 @@ pub use http1::{Answer, Connection, Request};
 pub use issuer::Issuer;
 pub use metrics::Metrics;
 pub use node::Node;
+pub use parent::Parent;
 pub use poll::{block_on, eventually, figure, full, holds};
 pub use project::Project;
 pub use relay::{Fate, Relay};

@@ -1,12 +1,13 @@
 //! An open-loop client: requests start when their time has come, whether earlier ones were answered
-//! or not.
+//! or not; over connections of their own, or over ones that are kept as a careful client keeps them.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -29,6 +30,8 @@ pub struct Outcome {
     pub headers: HeaderMap,
     /// The answer's body.
     pub body: String,
+    /// Whether the connection had served a request before.
+    pub kept: bool,
 }
 
 impl Outcome {
@@ -53,6 +56,19 @@ impl Load {
     /// # Panics
     /// When there is no thread for it.
     pub fn start(peer: SocketAddr, per_second: u32, targets: &[&str]) -> Self {
+        Self::run(Client { peer, per_second, kept: None }, targets)
+    }
+
+    /// The same over kept connections, in turn: one that waits is used again, unless its server has said
+    /// that it ends, or has ended it.
+    ///
+    /// # Panics
+    /// When there is no thread for it.
+    pub fn kept(peer: SocketAddr, per_second: u32, targets: &[&str]) -> Self {
+        Self::run(Client { peer, per_second, kept: Some(Kept::default()) }, targets)
+    }
+
+    fn run(client: Client, targets: &[&str]) -> Self {
         let (stop, outcomes): (Arc<AtomicBool>, Arc<Mutex<Vec<Outcome>>>) = Default::default();
         let targets: Vec<String> = targets.iter().map(|target| (*target).to_owned()).collect();
         let thread = std::thread::spawn({
@@ -60,7 +76,7 @@ impl Load {
             move || {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(send(peer, per_second, &targets, &stop, &outcomes));
+                runtime.block_on(send(&client, &targets, &stop, &outcomes));
             }
         });
         Self { stop, outcomes, thread: Some(thread) }
@@ -91,23 +107,35 @@ impl Drop for Load {
     }
 }
 
-async fn send(
+/// Connections that wait for a request; the one that has waited longest is first.
+type Kept = Arc<Mutex<VecDeque<SendRequest<Empty<Bytes>>>>>;
+
+#[derive(Clone)]
+struct Client {
     peer: SocketAddr,
     per_second: u32,
+    kept: Option<Kept>,
+}
+
+/// How many connections are kept at least before one is used again.
+const CONNECTIONS: usize = 8;
+
+async fn send(
+    client: &Client,
     targets: &[String],
     stop: &AtomicBool,
     outcomes: &Arc<Mutex<Vec<Outcome>>>,
 ) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / client.per_second);
     let mut tasks = tokio::task::JoinSet::new();
     for target in targets.iter().cycle() {
         ticks.tick().await;
         if stop.load(SeqCst) {
             break;
         }
-        let (target, outcomes) = (target.clone(), outcomes.clone());
+        let (client, target, outcomes) = (client.clone(), target.clone(), outcomes.clone());
         tasks.spawn(async move {
-            let outcome = one(peer, &target).await;
+            let outcome = client.one(&target).await;
             outcomes.lock().unwrap().push(outcome);
         });
         while tasks.try_join_next().is_some() {}
@@ -115,32 +143,65 @@ async fn send(
     while tasks.join_next().await.is_some() {}
 }
 
-async fn one(peer: SocketAddr, target: &str) -> Outcome {
-    let started = Instant::now();
-    let answer = async {
-        let stream = tokio::net::TcpStream::connect(peer).await.map_err(|e| e.to_string())?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        tokio::spawn(connection);
-        let request = Request::get(target).header("host", "localhost").body(Empty::<Bytes>::new());
-        let response =
-            sender.send_request(request.unwrap()).await.map_err(|error| error.to_string())?;
+struct Received {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Client {
+    async fn one(&self, target: &str) -> Outcome {
+        let started = Instant::now();
+        let mut kept = false;
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.ask(target, &mut kept));
+        let answer = answer.await.unwrap_or_else(|_| Err("no answer within 60 s".to_owned()));
+        let ended = Instant::now();
+        let (status, headers, body) = match answer {
+            Ok(Received { status, headers, body }) => (Ok(status), headers, body),
+            Err(why) => (Err(why), HeaderMap::new(), String::new()),
+        };
+        Outcome { started, ended, status, headers, body, kept }
+    }
+
+    async fn ask(&self, target: &str, kept: &mut bool) -> Result<Received, String> {
+        let request = || Request::get(target).header("host", "localhost").body(Empty::new());
+        let (mut sender, response) = loop {
+            let waiting = self.waiting();
+            *kept = waiting.is_some();
+            let mut sender = match waiting {
+                Some(sender) => sender,
+                None => self.connect().await?,
+            };
+            match sender.try_send_request(request().unwrap()).await {
+                Ok(response) => break (sender, response),
+                // The connection had ended, and nothing of the request was sent.
+                Err(error) if *kept && error.message().is_some() => {}
+                Err(error) => return Err(format!("{:?}", error.into_error())),
+            }
+        };
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-        Ok((head.status.as_u16(), head.headers, String::from_utf8_lossy(&body).into_owned()))
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(30), answer).await;
-    let ended = Instant::now();
-    match answer.unwrap_or_else(|_| Err("no answer within 30 s".to_owned())) {
-        Ok((status, headers, body)) => {
-            Outcome { started, ended, status: Ok(status), headers, body }
+        if let Some(kept) = &self.kept
+            && sender.ready().await.is_ok()
+        {
+            kept.lock().unwrap().push_back(sender);
         }
-        Err(why) => Outcome {
-            started,
-            ended,
-            status: Err(why),
-            headers: HeaderMap::new(),
-            body: String::new(),
-        },
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(Received { status: head.status.as_u16(), headers: head.headers, body })
+    }
+
+    fn waiting(&self) -> Option<SendRequest<Empty<Bytes>>> {
+        let mut kept = self.kept.as_ref()?.lock().unwrap();
+        kept.retain(SendRequest::is_ready);
+        if kept.len() < CONNECTIONS { None } else { kept.pop_front() }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, String> {
+        let connect = tokio::net::TcpStream::connect(self.peer);
+        let stream = connect.await.map_err(|error| format!("cannot connect: {error}"))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        Ok(sender)
     }
 }

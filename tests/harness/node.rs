@@ -124,6 +124,20 @@ impl Node {
             .collect()
     }
 
+    /// The whole command.
+    pub(crate) fn serve_command(&self) -> Vec<String> {
+        let mut command = vec![faas_binary().display().to_string()];
+        command.extend(self.serve_arguments());
+        command
+    }
+
+    /// Takes a process that somebody else has started for this node, in place of one that has ended.
+    pub(crate) fn adopt(&mut self, child: Child, ingress: SocketAddr, admin: SocketAddr) {
+        assert!(self.process.is_none(), "it runs already");
+        self.process = Some(child);
+        (self.ingress, self.admin) = (ingress, admin);
+    }
+
     /// Where requests go.
     pub fn ingress(&self) -> SocketAddr {
         self.ingress

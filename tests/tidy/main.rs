@@ -68,7 +68,7 @@ const LEVELS: [&[&str]; 6] = [
     &["engine", "functions", "tokens", "configuration"],
     &["deploy", "backup"],
     &["ingress", "admin"],
-    &["node", "config", "lib"],
+    &["node", "listeners", "config", "lib"],
 ];
 
 fn level(module: &str) -> usize {

@@ -17,7 +17,7 @@ use crate::{
     watch,
 };
 use faas_api::{AppName, Deployed, Manifest, manifest::NewVersion};
-use faas_runtime::{Config, Ready, Shutdown};
+use faas_runtime::{Config, Ready, Shutdown, Sockets};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{
@@ -53,7 +53,7 @@ async fn dev(ui: &Ui, project: Project, args: &args::Dev) -> Result<Outcome> {
     let listen = choose_address(args.listen)?;
     let config = config(ui, &project, listen);
     let (tell, ready) = oneshot::channel();
-    let node = faas_runtime::run(config, shutdown.clone(), |ready| {
+    let node = faas_runtime::run(config, Sockets::default(), shutdown.clone(), |ready| {
         // The session has ended already when nobody is there to be told.
         let _ = tell.send(ready.clone());
     });

@@ -6,10 +6,10 @@ use crate::{
     context::Context,
     documents::Serving,
     error::{CliError, Exit, Result},
-    format,
+    format, service,
     ui::{Outcome, Ui},
 };
-use faas_runtime::{Config, Ready, RunError, Shutdown};
+use faas_runtime::{Config, Ready, RunError, Shutdown, Sockets};
 use std::{
     sync::{
         Arc,
@@ -27,8 +27,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(context: &Context, args: args::Serve) -> Result<Outcome> {
     let config = config(args)?;
+    // Before there is a second thread.
+    let sockets = Sockets::from_env().map_err(explain)?;
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(no_runtime)?;
-    let result = runtime.block_on(Box::pin(serve(&context.ui, config)));
+    let result = runtime.block_on(Box::pin(serve(&context.ui, config, sockets)));
     runtime.shutdown_background();
     result
 }
@@ -50,12 +52,35 @@ fn config(args: args::Serve) -> Result<Config> {
     Ok(config)
 }
 
-async fn serve(ui: &Ui, config: Config) -> Result<Outcome> {
+async fn serve(ui: &Ui, config: Config, sockets: Sockets) -> Result<Outcome> {
     let shutdown = Shutdown::new();
     let stop = StopSignals::listen(shutdown.clone())?;
-    let node = faas_runtime::run(config, shutdown, |ready| announce(ui, ready));
-    stop.guard(node).await?;
+    let node = faas_runtime::run(config, sockets, shutdown.clone(), |ready| {
+        announce(ui, ready);
+        // Whoever was told to stop before does not become ready any more.
+        if !shutdown.is_draining() {
+            let (ingress, admin) = (ready.ingress_url(), ready.admin_url());
+            tell(ui, &format!("READY=1\nSTATUS=ingress {ingress}, admin {admin}"));
+        }
+    });
+    let stopping = async {
+        shutdown.draining().await;
+        tell(ui, "STOPPING=1\nSTATUS=finishing what is in flight");
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        () = stopping => {}
+        ended = stop.guard(node) => ended?,
+    }
     Ok(Outcome::streamed())
+}
+
+/// Tells the service manager.
+fn tell(ui: &Ui, state: &str) {
+    if let Err(error) = service::notify(state) {
+        ui.notice(&format!("cannot tell the service manager (NOTIFY_SOCKET): {error}"));
+    }
 }
 
 /// The banner for people, then the two lines that scripts wait for.
@@ -145,6 +170,7 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
 fn explain(error: RunError) -> CliError {
     let (exit, code) = match error {
         RunError::Config(_) => (Exit::Usage, "config"),
+        RunError::Sockets(_) => (Exit::Usage, "sockets"),
         RunError::InUse(_) => (Exit::Conflict, "in_use"),
         RunError::Taken(_) => (Exit::Conflict, "listen"),
         RunError::Unsafe(_) => (Exit::Usage, "unsafe_data_dir"),

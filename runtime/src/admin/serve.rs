@@ -2,7 +2,7 @@
 //! ends as the node's switch says.
 
 use super::{
-    Admin, Api,
+    Admin, Api, Readiness,
     audit::Peer,
     error::{self, ApiError},
     gate::Gate,
@@ -16,6 +16,7 @@ use crate::{
 use axum::body::Body;
 use bytes::Bytes;
 use faas_api::ErrorCode;
+use http::{HeaderValue, header::CONNECTION};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -141,6 +142,7 @@ async fn drained(api: &Api) {
 struct Server {
     gate: Gate,
     patience: Patience,
+    readiness: Readiness,
     slots: Arc<Semaphore>,
     connections: TaskTracker,
     /// Asks connections to end after the request at hand.
@@ -155,6 +157,7 @@ impl Server {
         Self {
             gate: Gate::new(api.clone(), address),
             patience: api.patience,
+            readiness: api.parts.readiness.clone(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             connections: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -225,7 +228,14 @@ impl Server {
                 let server = server.clone();
                 let mut request = request.map(|body| Body::new(Watched::new(body, unread.clone())));
                 request.extensions_mut().insert(Peer(peer));
-                Box::pin(async move { Ok::<_, Infallible>(server.gate.answer(request).await) })
+                Box::pin(async move {
+                    let mut answer = server.gate.answer(request).await;
+                    // Said in time, so that nobody sends a request while its connection closes.
+                    if server.readiness.is_draining() {
+                        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(answer)
+                })
             }
         });
         let io = TokioIo::new(Steady::new(connection, self.patience.write));

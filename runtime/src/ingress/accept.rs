@@ -1,6 +1,7 @@
 //! Accepts connections. Nothing that can go wrong with one connection ends this, or holds it up.
 
 use super::{
+    Door,
     connection::{self, Common, Serve},
     crowd::{Crowd, Member},
 };
@@ -41,7 +42,7 @@ pub(crate) fn max_connections(configured: usize, room: usize) -> usize {
 /// Accepts connections until the node drains, and serves each in a task of its own, on one of the
 /// threads for that.
 pub(super) async fn accept<S: Serve>(
-    listener: TcpListener,
+    Door { listener, shared }: Door,
     room: Room,
     common: Arc<Common>,
     visitor: impl Fn(SocketAddr) -> S,
@@ -52,14 +53,14 @@ pub(super) async fn accept<S: Serve>(
             let _ = stream.set_zero_linger();
             return;
         };
-        let (service, shared) = (visitor(peer), common.clone());
+        let (service, together) = (visitor(peer), common.clone());
         // Its thread has an event loop of its own, which shall tell of this socket.
         let Ok(stream) = stream.into_std() else {
             return;
         };
         common.lanes.spawn(&common.tasks, async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                connection::serve(stream, service, member.pulse(), &shared).await;
+                connection::serve(stream, service, member.pulse(), &together).await;
             }
             drop::<(Member, _)>((member, slot));
         });
@@ -90,6 +91,10 @@ pub(super) async fn accept<S: Serve>(
                 wait = (wait * 2).min(BACK_OFF.1);
             }
         }
+    }
+    // Where somebody holds the socket for the next node, the queue is that one's.
+    if shared {
+        return;
     }
     // To these clients the connection stands already.
     for _ in 0..LAST_ONES {

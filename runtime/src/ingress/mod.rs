@@ -79,14 +79,22 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::{net::TcpListener, runtime::Handle, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 /// How long a client gets to take note that its connection closes.
 const CLOSING: Duration = Duration::from_secs(5);
+/// How long the node goes on taking connections and requests while it tells clients of HTTP/1 that
+/// their connections end.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 /// How long connections get to end once they were told to end at once.
 const CUT: Duration = Duration::from_secs(5);
 
@@ -135,7 +143,8 @@ pub struct IngressConfig {
     /// Seconds between the moment `/readyz` turns 503 and the end of new connections when the node
     /// stops: as long as a load balancer in front takes to notice.
     pub drain_delay_s: u64,
-    /// Seconds that requests in flight get to finish after that.
+    /// Seconds that requests in flight get to finish after that, and after a second in which clients
+    /// are told that their connections end.
     pub drain_timeout_s: u64,
     /// A second address, without TLS, that sends every request to this one; port 0 takes a free one.
     #[serde(with = "optional_address")]
@@ -268,6 +277,7 @@ impl IngressConfig {
             write_idle: Duration::from_secs(self.write_idle_timeout_s),
             keep_alive: Duration::from_secs(self.keep_alive_timeout_s),
             closing: CLOSING,
+            farewell: FAREWELL,
         }
     }
 }
@@ -295,9 +305,24 @@ pub(crate) struct IngressParts {
 /// Where clients come in.
 pub(crate) struct Doors {
     /// For requests.
-    pub(crate) requests: TcpListener,
+    pub(crate) requests: Door,
     /// For requests without TLS, which are sent to the other one.
-    pub(crate) redirect: Option<TcpListener>,
+    pub(crate) redirect: Option<Door>,
+}
+
+/// A socket that connections are accepted from.
+pub(crate) struct Door {
+    /// The socket.
+    pub(crate) listener: TcpListener,
+    /// Whether whoever started this node has it, too, and the next node will.
+    pub(crate) shared: bool,
+}
+
+impl Door {
+    /// One that this node alone has.
+    pub(crate) fn own(listener: TcpListener) -> Self {
+        Self { listener, shared: false }
+    }
 }
 
 /// The door of the node.
@@ -343,18 +368,19 @@ impl Ingress {
         Ok(Self { config, common: Arc::new(common), shared: Arc::new(shared) })
     }
 
-    /// Serves its listeners until the node has drained or is stopped: stops accepting, lets what is
-    /// in flight finish, and cuts off what has not when patience ends.
+    /// Serves its listeners until the node has drained or is stopped: tells clients that their
+    /// connections end, stops accepting, lets what is in flight finish, and cuts off what has not when
+    /// patience ends.
     pub(crate) async fn serve(self: Arc<Self>, doors: Doors, shutdown: Shutdown) {
         let room = self.room();
-        let port = doors.requests.local_addr().map_or(0, |address| address.port());
+        let port = doors.requests.listener.local_addr().map_or(0, |address| address.port());
         let visitor = |peer| Visit::new(self.shared.clone(), peer);
         let requests = accept::accept(doors.requests, room.clone(), self.common.clone(), visitor);
         let redirect = async {
-            if let Some(listener) = doors.redirect {
+            if let Some(door) = doors.redirect {
                 let common = Arc::new(Common { tls: None, ..Common::clone(&self.common) });
                 let visitor = |_| Redirect::new(self.shared.clone(), port);
-                accept::accept(listener, room.clone(), common, visitor).await;
+                accept::accept(door, room.clone(), common, visitor).await;
             }
         };
         // Apart from each other, and not moved about with all that waits for them.
@@ -417,7 +443,8 @@ struct Drain {
     afterwards: TaskTracker,
 }
 
-/// Accepts, drains, cuts. `accepting` ends when the drain begins, and the listener with it.
+/// Accepts, says farewell, drains, cuts. `accepting` ends when the drain begins, and the node's hold
+/// on the listener with it.
 async fn run(
     accepting: impl Future<Output = ()>,
     common: &Common,
@@ -429,10 +456,18 @@ async fn run(
         shutdown.draining().await;
         // Probes say so already; whoever has not asked them yet still finds the node.
         let _ = timeout(delay, shutdown.stopped()).await;
+        signals.leaving.store(true, Relaxed);
+        common.tasks.close();
+        tokio::select! {
+            biased;
+            () = shutdown.stopped() => {}
+            // There is nobody to tell.
+            () = common.tasks.wait() => {}
+            () = sleep(FAREWELL) => {}
+        }
         signals.drain.cancel();
     };
     tokio::join!(accepting, switched);
-    common.tasks.close();
     let finished = async {
         common.tasks.wait().await;
         // Only now no more can begin.

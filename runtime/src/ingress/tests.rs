@@ -229,7 +229,7 @@ impl Node {
         let room = Room { slots: Arc::new(Semaphore::new(10)), crowd };
         let running = tokio::spawn(async move {
             let visitor = |peer| Visit::new(shared.clone(), peer);
-            let accepting = accept::accept(listener, room, common.clone(), visitor);
+            let accepting = accept::accept(Door::own(listener), room, common.clone(), visitor);
             let afterwards = TaskTracker::new();
             let drain = Drain { delay: Duration::ZERO, patience: NEVER, afterwards };
             run(accepting, &common, drain, &switch).await;

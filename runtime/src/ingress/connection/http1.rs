@@ -1,9 +1,9 @@
 //! HTTP/1.0 and HTTP/1.1.
 
 use super::{
-    Connection, End, Serve, TRIFLE, WHOLE,
+    Connection, End, Serve, TRIFLE, WHOLE, has_arrived,
     io::Io,
-    pulse::{Phase, Pulse},
+    pulse::{Overdue, Pulse},
     transport::Transport,
     watch::{Alarm, Seldom, next_alarm},
 };
@@ -16,10 +16,10 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::yield_now};
 
 /// What hyper needs beyond a head: it reads bodies into the same buffer.
 const BUFFER_SLACK: usize = 8 << 10;
@@ -28,6 +28,11 @@ const BUFFER_SLACK: usize = 8 << 10;
 const FREE_HEADERS: usize = 100;
 
 /// Drives the connection until hyper is done, or something else ends it.
+///
+/// A client may send its next request at the very moment the node closes the connection under it, and
+/// cannot know whether that was carried out. So a drain closes none that is in use: answers say that
+/// they are the last (RFC 9112 §9.6), hyper closes behind them, and only a connection on which nothing
+/// comes for a while is closed without a word.
 pub(super) async fn run<T: Transport, S: Serve>(
     connection: &Connection<'_, S>,
     transport: &mut T,
@@ -44,7 +49,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
         let answer = service.serve(request);
         async move {
             let Ok(mut response) = answer.await;
-            if pulse.is_draining() {
+            if common.signals.leaving.load(Relaxed) || pulse.is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response.map(|body| Weighed::new(body, pulse)))
@@ -55,23 +60,10 @@ pub(super) async fn run<T: Transport, S: Serve>(
         Seldom::new(next_alarm(socket, pulse, &common.patience, &common.signals, drained))
     };
     let mut alarm = watch(false);
-    let mut drain = false;
     loop {
-        let step = |cx: &mut Context<'_>| {
-            if let Poll::Ready(result) = hyper.as_mut().poll(cx) {
-                return Poll::Ready(Err(result));
-            }
-            // A head that has begun may become a request; it is not cut off half-way.
-            if std::mem::take(&mut drain) {
-                match pulse.phase() {
-                    Phase::Head => drain = true,
-                    Phase::Idle | Phase::Busy | Phase::Closing => {
-                        hyper.as_mut().graceful_shutdown();
-                        cx.waker().wake_by_ref();
-                    }
-                }
-            }
-            alarm.poll(cx).map(Ok)
+        let step = |cx: &mut Context<'_>| match hyper.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Err(result)),
+            Poll::Pending => alarm.poll(cx).map(Ok),
         };
         match poll_fn(step).await {
             // A body that failed, or ended before it should.
@@ -80,9 +72,13 @@ pub(super) async fn run<T: Transport, S: Serve>(
             }
             Err(_) => return End::Done,
             Ok(Alarm::Drain) => {
-                drain = true;
                 pulse.drain();
                 alarm = watch(true);
+            }
+            // A request came in time, and this thread has not noticed yet.
+            Ok(Alarm::Overdue(Overdue::Idle) | Alarm::Squeezed) if has_arrived(socket) => {
+                yield_now().await;
+                alarm = watch(pulse.is_draining());
             }
             Ok(Alarm::Overdue(overdue)) => return End::Overdue(overdue),
             Ok(Alarm::Squeezed) => return End::Squeezed,

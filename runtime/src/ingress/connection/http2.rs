@@ -110,10 +110,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
             Some(news) => {
                 // GOAWAY, which lets requests that are under way arrive (RFC 9113 §6.8).
                 hyper.as_mut().graceful_shutdown();
-                match news {
-                    Alarm::Drain => pulse.drain(),
-                    _ => pulse.enter(Phase::Closing),
-                }
+                pulse.enter(Phase::Closing);
                 drained |= news == Alarm::Drain;
                 alarm = watch(drained);
             }

@@ -28,7 +28,7 @@ pub(super) use {
 
 use self::{
     io::Refuse,
-    pulse::{Overdue, Phase},
+    pulse::{FRESH, Overdue, Phase},
     transport::{Socket, Transport, speaks_plainly},
 };
 use super::lanes::Lanes;
@@ -42,7 +42,7 @@ use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -52,7 +52,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Room for the first bytes of a connection, which decide its protocol.
 const FIRST_READ: usize = 2048;
 
-/// How long the first bytes of a connection may take when the node drains already.
+/// How long the first bytes of a connection may take when the node drains already, and what a client
+/// sends while its idle connection is closed.
 const LATE: Duration = Duration::from_millis(100);
 
 /// How long the last words of a connection may take to fit into its socket.
@@ -181,7 +182,7 @@ impl<S: Serve> Connection<'_, S> {
                 false => tls.accept(&mut socket).await.map(Some),
             }
         };
-        match self.in_time(handshake).await {
+        match self.in_time(raw, handshake).await {
             Some(Ok(Some(stream))) => {
                 if let Some(name) = Acceptor::name(&stream) {
                     self.service.is_named(name);
@@ -214,7 +215,7 @@ impl<S: Serve> Connection<'_, S> {
         raw: &TcpStream,
         agreed: Option<Protocol>,
     ) -> End {
-        let Some(Some((seen, first))) = self.in_time(sniff(&mut transport)).await else {
+        let Some(Some((seen, first))) = self.in_time(raw, sniff(&mut transport)).await else {
             self.say(&mut transport, &[]).await;
             return End::Silent;
         };
@@ -248,12 +249,12 @@ impl<S: Serve> Connection<'_, S> {
     /// Waits for something that a client has to do before it can ask for anything. Silence and a
     /// node that drains end the connection: nothing was asked yet. What was on its way when the
     /// drain began may arrive.
-    async fn in_time<F: Future>(&self, first: F) -> Option<F::Output> {
+    async fn in_time<F: Future>(&self, raw: &TcpStream, first: F) -> Option<F::Output> {
         tokio::select! {
             biased;
             first = first => Some(first),
             () = silent_for_too_long(&self.pulse, self.common) => None,
-            () = drained_for_a_while(self.common) => None,
+            () = drained_for_a_while(self.common, raw) => None,
         }
     }
 
@@ -295,9 +296,20 @@ async fn silent_for_too_long(pulse: &Pulse, common: &Common) {
     }
 }
 
-async fn drained_for_a_while(common: &Common) {
+/// A connection that has just been opened has time for its first bytes, also when the node drains.
+async fn drained_for_a_while(common: &Common, socket: &TcpStream) {
+    let fresh_until = Instant::now() + common.patience.farewell.min(FRESH);
     common.signals.drain.cancelled().await;
-    sleep(common.patience.closing.min(LATE)).await;
+    sleep_until(fresh_until.max(Instant::now() + LATE)).await;
+    // Whoever reads them is about to.
+    while has_arrived(socket) {
+        sleep(LATE).await;
+    }
+}
+
+/// Whether the system has something from the client that was not read yet.
+fn has_arrived(socket: &TcpStream) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
 /// Ends a connection so that the client gets what was written. A socket that is closed while it
@@ -325,17 +337,22 @@ async fn close<S: Serve>(mut stream: TcpStream, connection: &Connection<'_, S>, 
     if stream.shutdown().await.is_err() {
         return;
     }
-    if pulse.has_unread() && !pulse.is_eof() {
-        tokio::select! {
-            () = linger(&stream) => {}
-            () = connection.common.signals.cut.cancelled() => {}
-        }
+    let time = match end {
+        _ if pulse.is_eof() => return,
+        _ if pulse.has_unread() => LINGER_TIME,
+        // A request that was on its way finds an end rather than a reset.
+        End::Overdue(Overdue::Idle) => LATE,
+        _ => return,
+    };
+    tokio::select! {
+        () = linger(&stream, time) => {}
+        () = connection.common.signals.cut.cancelled() => {}
     }
 }
 
 /// Reads and throws away what a client still sends, within bounds.
-async fn linger(stream: &TcpStream) {
-    let deadline = tokio::time::Instant::now() + LINGER_TIME;
+async fn linger(stream: &TcpStream, time: Duration) {
+    let deadline = Instant::now() + time;
     let mut scrap = BytesMut::with_capacity(16 << 10);
     let mut left = LINGER_BYTES;
     while timeout_at(deadline, stream.readable()).await.is_ok_and(|ready| ready.is_ok()) {

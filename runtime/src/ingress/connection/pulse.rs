@@ -35,6 +35,9 @@ pub(in crate::ingress) struct Patience {
     pub(in crate::ingress) keep_alive: Duration,
     /// How long a client gets to take note that the connection closes.
     pub(in crate::ingress) closing: Duration,
+    /// How long a connection may stay open without a request when the node drains: another request
+    /// on it is answered, with the word that it was the last.
+    pub(in crate::ingress) farewell: Duration,
 }
 
 impl Patience {
@@ -366,7 +369,7 @@ impl Pulse {
         self.streams.load(Acquire) != 0
     }
 
-    /// From now on an idle connection is only waited for as long as a closing one.
+    /// From now on an idle connection is waited for only as long as a farewell takes.
     pub(super) fn drain(&self) {
         self.draining.store(true, Release);
     }
@@ -405,7 +408,13 @@ impl Pulse {
     /// The deadline that has passed, or else when to look again.
     pub(super) fn check(&self, patience: &Patience) -> Result<Duration, Overdue> {
         let now = self.now_ms();
-        let mut next = patience.shortest();
+        let (mut next, idle) = match self.is_draining() {
+            true => {
+                let idle = patience.keep_alive.min(patience.farewell);
+                (patience.shortest().min(idle), idle)
+            }
+            false => (patience.shortest(), patience.keep_alive),
+        };
         let mut due = |since: u64, limit: Duration, overdue: Overdue| {
             let left = limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
             next = next.min(left);
@@ -413,10 +422,6 @@ impl Pulse {
         };
         let phase = self.phase.load(Acquire);
         let since = phase >> 2;
-        let idle = match self.is_draining() {
-            true => patience.keep_alive.min(patience.closing),
-            false => patience.keep_alive,
-        };
         let blocked = self.blocked.load(Acquire);
         if blocked != 0 {
             due(blocked - 1, patience.write_idle, Overdue::Write)?;
@@ -456,6 +461,7 @@ mod tests {
             write_idle: limit,
             keep_alive: limit,
             closing: limit,
+            farewell: limit,
         }
     }
 
@@ -506,6 +512,21 @@ mod tests {
         pulse.enter(Phase::Head);
         passed();
         assert!(pulse.check(&patience).unwrap() < Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_drain_shortens_the_time_of_an_idle_connection_and_of_no_other() {
+        let patience = Patience { farewell: Duration::from_millis(10), ..patience(10_000) };
+        for (phase, overdue) in [(Phase::Idle, Some(Overdue::Idle)), (Phase::Head, None)] {
+            let pulse = new(phase);
+            passed();
+            assert!(pulse.check(&patience).is_ok());
+            pulse.drain();
+            assert_eq!(pulse.check(&patience).err(), overdue, "{phase:?}");
+            // Whatever begins next is seen in time.
+            pulse.busy();
+            assert!(pulse.check(&patience).unwrap() <= patience.farewell);
+        }
     }
 
     #[test]

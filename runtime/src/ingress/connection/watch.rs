@@ -43,6 +43,8 @@ pub(super) enum Alarm {
 /// What all connections of a listener watch.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ingress) struct Signals {
+    /// The node ends soon: every answer of HTTP/1 says that it is the last of its connection.
+    pub(in crate::ingress) leaving: Arc<AtomicBool>,
     /// Finish what is in flight, and close.
     pub(in crate::ingress) drain: CancellationToken,
     /// Close at once.

@@ -219,6 +219,58 @@ async fn a_drain_closes_what_is_idle_and_lets_the_rest_finish() {
 }
 
 #[tokio::test]
+async fn a_drain_tells_clients_before_their_connections_close() {
+    let server = Server::start(Patience { farewell: NEVER, ..patience() }).await;
+    let mut idle = server.send(get("/a", "")).await;
+    idle.until("/a").await;
+    // Its answer has begun when nobody knew that it would be the last.
+    let head = "POST /stream-echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n";
+    let mut begun = server.send(head.to_owned() + "x").await;
+    let seen = begun.until("\r\n\r\nx").await;
+    assert!(!seen.contains("connection: close"), "{seen}");
+    server.common.signals.leaving.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut told = server.send(get("/b", "")).await;
+    let answer = told.rest().await;
+    assert!(answer.contains("connection: close\r\n") && answer.ends_with("/b"), "{answer}");
+    server.common.signals.drain.cancel();
+    tokio::time::sleep(SOON).await;
+    begun.send("y").await;
+    begun.until("y").await;
+    for mut client in [idle, begun] {
+        client.send(get("/c", "")).await;
+        let answer = client.rest().await;
+        assert!(answer.contains("connection: close\r\n") && answer.ends_with("/c"), "{answer}");
+    }
+    server.empty().await;
+}
+
+#[tokio::test]
+async fn what_waits_at_a_shared_door_is_left_for_the_next_node() {
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    door.set_nonblocking(true).unwrap();
+    let address = door.local_addr().unwrap();
+    let server = Server::start(patience()).await;
+    let common = Arc::new(server.common.clone());
+    let accept = || {
+        let listener = TcpListener::from_std(door.try_clone().unwrap()).unwrap();
+        let (begun, ended) = (mpsc::unbounded_channel().0, mpsc::unbounded_channel().0);
+        let service = Service { go: server.go.clone(), begun, ended };
+        (Door { listener, shared: true }, room(10), service)
+    };
+    common.signals.drain.cancel();
+    let mut client = Client(TcpStream::connect(address).await.unwrap());
+    client.send(get("/a", "")).await;
+    let (door, room, service) = accept();
+    soon(accept::accept(door, room, common, move |_| service.clone())).await;
+    // The next one has signals of its own.
+    let (door, room, service) = accept();
+    let next = Server::start(patience()).await;
+    let common = Arc::new(next.common.clone());
+    tokio::spawn(accept::accept(door, room, common, move |_| service.clone()));
+    client.until("/a").await;
+}
+
+#[tokio::test]
 async fn a_cut_ends_everything() {
     let server = Server::start(patience()).await;
     let mut clients = [

@@ -10,6 +10,7 @@ mod tls;
 use super::*;
 use crate::{
     ingress::{
+        Door,
         accept::{self, Room},
         crowd::{Crowd, CrowdLimits},
         proxies::Proxies,
@@ -56,7 +57,16 @@ fn patience() -> Patience {
         write_idle: NEVER,
         keep_alive: NEVER,
         closing: NEVER,
+        farewell: SOON,
     }
+}
+
+/// Places for so many.
+fn room(slots: usize) -> Room {
+    let metrics = Metrics::new().unwrap();
+    let limits = CrowdLimits { of_one_address: 0, connections: slots, burden: 1 << 20 };
+    let crowd = Crowd::new(limits, Proxies::new(&[]), metrics.connections.clone());
+    Room { slots: Arc::new(Semaphore::new(slots)), crowd }
 }
 
 impl Server {
@@ -85,12 +95,12 @@ impl Server {
         let (tell_ended, ended) = mpsc::unbounded_channel();
         let (tell_begun, begun) = mpsc::unbounded_channel();
         let service = Service { go: go.clone(), ended: tell_ended, begun: tell_begun };
-        let metrics = Metrics::new().unwrap();
-        let limits = CrowdLimits { of_one_address: 0, connections: slots, burden: 1 << 20 };
-        let crowd = Crowd::new(limits, Proxies::new(&[]), metrics.connections.clone());
-        let room = Room { slots: Arc::new(Semaphore::new(slots)), crowd: crowd.clone() };
+        let room = room(slots);
+        let crowd = room.crowd.clone();
         let accepting =
-            accept::accept(listener, room, Arc::new(common.clone()), move |_| service.clone());
+            accept::accept(Door::own(listener), room, Arc::new(common.clone()), move |_| {
+                service.clone()
+            });
         tokio::spawn(async move { crowd.watch_burden().await });
         tokio::spawn(accepting);
         Self { address, common, go, ended: ended.into(), begun: begun.into() }
