@@ -112,6 +112,9 @@ impl Config {
         if self.limits.cpu_ms == 0 || self.limits.wall_ms == 0 || self.limits.first_byte_ms == 0 {
             return value("limits", "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1");
         }
+        if self.limits.subrequests == 0 || self.max_limits.subrequests == 0 {
+            return value("limits.subrequests", "is at least 1, as `max_limits.subrequests` is");
+        }
         if self.admin.audit_days == 0 {
             return value("admin.audit_days", "is at least 1");
         }

@@ -248,7 +248,9 @@ impl Node {
         own: OwnAddresses,
         mut secrets: Secrets,
     ) -> Result<(Self, Secrets), RunError> {
-        let outbound = Outbound::new(&config.outbound, own)?;
+        let metrics = Arc::new(Metrics::new().map_err(failed)?);
+        let open = metrics.outbound_connections.clone();
+        let outbound = Outbound::new(&config.outbound, own, open)?;
         let data_dir = open_data_dir(config.resolved_data_dir()).await?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let records = Arc::new(registry);
@@ -258,7 +260,6 @@ impl Node {
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let given = configuration::load(&*registry, &config.secrets, &data_dir);
         let given = given.await.map_err(failed)?;
-        let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
         let logs = open_logs(config, &data_dir, metrics.clone()).await;
         let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);

@@ -33,6 +33,7 @@ const LABELS: &[(&str, &[&str])] = &[
     ("faas_deploys_total", &["result"]),
     ("faas_log_lines_dropped_total", &["app"]),
     ("faas_functions_loaded", &[]),
+    ("faas_outbound_connections", &[]),
     ("faas_build_info", &["version"]),
 ];
 

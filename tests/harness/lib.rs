@@ -16,6 +16,8 @@
 //! | [`Project`] | a folder with a manifest |
 //! | [`Relay`] | a connection that a test can spoil |
 //! | [`Terminal`] | what a person sees |
+//! | [`dns`] | a name server |
+//! | [`Network`] | a network of a test's own |
 //! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
@@ -33,12 +35,14 @@
 pub mod acme;
 pub mod artifacts;
 mod cli;
+pub mod dns;
 mod functions;
 mod http1;
 pub mod hyper_client;
 mod issuer;
 pub mod load;
 mod metrics;
+mod network;
 mod node;
 mod poll;
 pub mod process;
@@ -51,9 +55,10 @@ pub mod upstream;
 
 pub use cli::{Cli, Output, faas_binary, toolchains};
 pub use functions::Deploy;
-pub use http1::{Answer, Connection, Request};
+pub use http1::{Answer, Connection, Request, reset};
 pub use issuer::Issuer;
 pub use metrics::Metrics;
+pub use network::Network;
 pub use node::Node;
 pub use poll::{block_on, eventually, holds};
 pub use project::Project;

@@ -27,6 +27,8 @@ pub struct Node {
     process: Option<Child>,
     ingress: SocketAddr,
     admin: SocketAddr,
+    /// Its environment, besides what every node has.
+    variables: Vec<(&'static str, String)>,
     /// What it writes to its standard output behind the two addresses.
     lines: Mutex<Option<mpsc::Receiver<String>>>,
 }
@@ -66,7 +68,22 @@ impl Node {
         let home = tempfile::Builder::new().prefix("faas-").tempdir().unwrap();
         fs::write(home.path().join("config.toml"), config).unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { home, process: None, ingress: nowhere, admin: nowhere, lines: Mutex::default() }
+        let (variables, lines) = (Vec::new(), Mutex::default());
+        Self { home, process: None, ingress: nowhere, admin: nowhere, variables, lines }
+    }
+
+    /// Sets a variable of its environment, from its next start on.
+    pub fn set_variable(&mut self, name: &'static str, value: String) {
+        self.variables.push((name, value));
+    }
+
+    /// Deploys the test guests, each under [`Guest::app`], on a node that does not run yet.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn prepare_guests(&self) {
+        assert!(self.process.is_none(), "it runs already");
+        copy_folder(guests_folder(), &self.data_dir());
     }
 
     /// Starts it, on other ports than before.
@@ -81,6 +98,7 @@ impl Node {
             .env_clear()
             .env("HOME", self.home())
             .env("RUST_BACKTRACE", "1")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
