@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+use crate::telemetry::guest_logs::MAX_LOG_MEMORY;
 pub use crate::{
     admin::AdminConfig,
     configuration::SecretsConfig,
@@ -73,7 +74,36 @@ pub enum ConfigError {
     },
 }
 
+/// What a connection may hold, in bytes.
+const CONNECTION_BYTES: u64 = 64 << 10;
+/// What the process needs that has nothing to do, in bytes.
+const IDLE_BYTES: u64 = 64 << 20;
+
+/// What is not instances' of the node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// The most connections of the ingress.
+    pub(crate) connections: usize,
+    /// What functions' logs may take in memory, in bytes.
+    pub(crate) logs: u64,
+    /// All of it, with what uploads and the process itself take, in bytes.
+    pub(crate) bytes: u64,
+}
+
 impl Config {
+    /// What the node's memory is needed for beside instances and their code.
+    pub(crate) fn beside_instances(&self) -> Beside {
+        let memory = crate::engine::node_memory(&self.engine);
+        let room = usize::try_from(memory / 16 / CONNECTION_BYTES).unwrap_or(usize::MAX);
+        let connections = crate::ingress::max_connections(self.ingress.max_connections, room);
+        let logs = (memory / 32).min(MAX_LOG_MEMORY);
+        let held = (connections as u64).saturating_mul(CONNECTION_BYTES).saturating_add(logs);
+        // An artifact is looked at as a whole.
+        let uploads = self.deploy.max_artifact_bytes.min(memory / 8);
+        let bytes = held.saturating_add(uploads).saturating_add(IDLE_BYTES.min(memory / 4));
+        Beside { connections, logs, bytes }
+    }
+
     /// Reads a configuration file. Settings it does not name have their defaults.
     ///
     /// # Errors

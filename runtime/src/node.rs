@@ -11,7 +11,7 @@ use crate::{
     engine::{self, ENGINE_RELEASE, Engine, EngineParts, PoolPlan},
     functions::{Functions, address::Addresses, canary, keys::Keys, snapshot::SnapshotBuilder},
     host::outbound::{Outbound, OwnAddresses},
-    ingress::{Doors, Ingress, IngressParts},
+    ingress::{Doors, Ingress, IngressConfig, IngressParts},
     storage::{
         Blobs, Journal, Registry, UsageStore,
         data_dir::{DataDir, DataDirError},
@@ -261,8 +261,17 @@ impl Node {
         let given = configuration::load(&*registry, &config.secrets, &data_dir);
         let given = given.await.map_err(failed)?;
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
-        let logs = open_logs(config, &data_dir, metrics.clone()).await;
-        let plan = PoolPlan::for_this_machine(&config.engine, &config.limits, &config.max_limits);
+        let beside = config.beside_instances();
+        let logs = open_logs(config, &data_dir, beside.logs, metrics.clone()).await;
+        let plan = PoolPlan::for_this_machine(
+            &config.engine,
+            &config.limits,
+            &config.max_limits,
+            beside.bytes,
+        );
+        if let Some(warning) = plan.warning(&config.engine) {
+            tracing::warn!("{warning}");
+        }
         let engine = Engine::new(EngineParts {
             config: &config.engine,
             plan: &plan,
@@ -317,7 +326,7 @@ impl Node {
             snapshot: functions.snapshot(),
             engine: engine.clone(),
             metrics: metrics.clone(),
-            config: config.ingress.clone(),
+            config: IngressConfig { max_connections: beside.connections, ..config.ingress.clone() },
             auth: config.auth.clone(),
             keys: keys.clone(),
             log_format: config.log.format,
@@ -429,7 +438,12 @@ impl Node {
 }
 
 /// The logs of functions. A folder for them that cannot be used keeps no node from serving.
-async fn open_logs(config: &Config, data_dir: &DataDir, metrics: Arc<Metrics>) -> Arc<GuestLogs> {
+async fn open_logs(
+    config: &Config,
+    data_dir: &DataDir,
+    memory: u64,
+    metrics: Arc<Metrics>,
+) -> Arc<GuestLogs> {
     let log = &config.log;
     let limits = DiskLimits { bytes: log.disk_bytes, segment_bytes: log.segment_bytes };
     let dir = data_dir.logs_dir();
@@ -446,7 +460,7 @@ async fn open_logs(config: &Config, data_dir: &DataDir, metrics: Arc<Metrics>) -
         let told = |error| tracing::error!(%error, %dir, "functions' logs are kept in memory only");
         opened.map_err(told).ok()
     });
-    Arc::new(GuestLogs::new(log.function_lines, metrics, disk))
+    Arc::new(GuestLogs::new(log.function_lines, memory, metrics, disk))
 }
 
 /// A child that was being started when the last server was killed may hold its lock for a moment.

@@ -133,11 +133,11 @@ fn with_memories(count: usize) -> Vec<u8> {
     ))
 }
 
-/// There are more places than memories for instances that have many: that is nobody's fault, and
-/// passes.
+/// An instance takes a place for each of its memories, so that others find what their place promises.
+/// One with more than there are runs alone.
 #[test]
-fn a_place_without_enough_memories() {
-    let node = Node::with("[engine]\npool_size = 4\n[limits]\ncpu_ms = 60000\n");
+fn instances_with_many_memories() {
+    let node = Node::with_guests("[engine]\npool_size = 8\n[limits]\ncpu_ms = 60000\n");
     node.deploy("wide", &with_memories(5));
     let mut busy = Connection::open(node.ingress());
     busy.start(&Request::get("/wide/"));
@@ -146,8 +146,18 @@ fn a_place_without_enough_memories() {
     let answer = node.get("/wide/");
     answer.failure(ErrorCode::Overloaded);
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    // Eight places, six of them taken.
+    node.get("/http02/hello").expect(200);
     busy.reset();
     node.idle();
+    node.deploy("wide", &with_memories(12));
+    let mut busy = Connection::open(node.ingress());
+    busy.start(&Request::get("/wide/"));
+    eventually("one computes", PATIENCE, || (active() == 1.0).then_some(()));
+    node.get("/http02/hello").failure(ErrorCode::Overloaded);
+    busy.reset();
+    node.idle();
+    node.get("/http02/hello").expect(200);
 }
 
 /// A program that sets up a table of so many elements and lets it grow by so many.

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct EngineConfig {
     /// The most instances at once; 0 derives it from the machine.
     pub pool_size: u32,
+    /// What the node may use of the machine's memory in all, in bytes; 0: all of it, or what its control
+    /// group leaves. Everything below is derived from this.
+    pub node_memory_bytes: u64,
     /// The most memory that all instances together may use, in bytes; 0 derives it.
     pub memory_budget_bytes: u64,
     /// The most functions whose native code is in memory; 0 derives it. What was not called for
@@ -22,10 +25,18 @@ pub struct EngineConfig {
     /// Whether traps tell files and lines, of artifacts that have debug information. Core modules
     /// are not merged then and native code is larger: for development.
     pub line_numbers: bool,
+    /// The most instances that the functions of one app may have at once; 0: nearly all there are, when
+    /// no other app needs them.
+    pub app_instances: u32,
     /// How many requests may wait for an instance when all are in use.
     pub queue: usize,
     /// How long one of them waits before it is refused, in milliseconds.
     pub queue_timeout_ms: u64,
+    /// Calls in a row that trap after which a function is out of service for a while; one that uses up
+    /// its time counts as four. 0: never.
+    pub quarantine_after: u32,
+    /// The longest that it is before a call is let through to see, in seconds; at first it is one.
+    pub quarantine_s: u64,
 }
 
 /// How a used slot is cleaned for the next instance.
@@ -42,13 +53,17 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             pool_size: 0,
+            node_memory_bytes: 0,
             memory_budget_bytes: 0,
             loaded_functions: 0,
             loaded_code_bytes: 0,
             isolation: Isolation::Fast,
             line_numbers: false,
+            app_instances: 0,
             queue: 1024,
             queue_timeout_ms: 1000,
+            quarantine_after: 20,
+            quarantine_s: 30,
         }
     }
 }

@@ -38,21 +38,38 @@ pub(crate) enum InvokeError {
         awaited: &'static str,
     },
     /// No instance came free in time.
-    #[error("all {pool_size} instances are in use and {queued} requests wait")]
+    #[error("no instance came free: the app has {held} of {pool_size}, and {queued} requests wait")]
     Overloaded {
         /// How many instances there are.
         pool_size: u32,
+        /// How many of them the function's app has.
+        held: u32,
         /// How many requests wait for one.
         queued: usize,
     },
     /// There is a place for the instance, and not as many memories, tables or stacks as it has.
     #[error("the pool has no room for it: {0}")]
     PoolExhausted(String),
+    /// The node has next to no memory left.
+    #[error("{}", crate::host::NodeOutOfMemory)]
+    NodeOutOfMemory,
     /// The function already runs as often as it may.
     #[error("limit `concurrency` reached: {limit} calls at once")]
     Concurrency {
         /// How often it may.
         limit: u32,
+    },
+    /// The functions of the app run as often as they may together.
+    #[error("setting `engine.app_instances` reached: {limit} instances of one app")]
+    AppConcurrency {
+        /// How often they may.
+        limit: u32,
+    },
+    /// The function failed again and again, and is out of service for a while.
+    #[error("the function is quarantined; a call is let through in {opens_in:?}")]
+    Quarantined {
+        /// How long until a call is let through.
+        opens_in: Duration,
     },
     /// It lies too deep in calls of other functions.
     #[error("{0} calls lie inside each other already")]
@@ -81,8 +98,11 @@ impl InvokeError {
             Self::BadResponse(_) => ErrorCode::BadResponse,
             Self::CpuTime { .. } => ErrorCode::CpuTime,
             Self::WallTime { .. } => ErrorCode::WallTime,
-            Self::Overloaded { .. } | Self::PoolExhausted(_) => ErrorCode::Overloaded,
-            Self::Concurrency { .. } => ErrorCode::Concurrency,
+            Self::Overloaded { .. } | Self::PoolExhausted(_) | Self::NodeOutOfMemory => {
+                ErrorCode::Overloaded
+            }
+            Self::Concurrency { .. } | Self::AppConcurrency { .. } => ErrorCode::Concurrency,
+            Self::Quarantined { .. } => ErrorCode::Quarantined,
             Self::TooDeep(_) => ErrorCode::LoopDetected,
             Self::Unavailable(_) => ErrorCode::ArtifactUnavailable,
             Self::Internal(_) => ErrorCode::Internal,
@@ -100,7 +120,10 @@ impl InvokeError {
             | Self::WallTime { .. } => true,
             Self::Overloaded { .. }
             | Self::PoolExhausted(_)
+            | Self::NodeOutOfMemory
             | Self::Concurrency { .. }
+            | Self::AppConcurrency { .. }
+            | Self::Quarantined { .. }
             | Self::TooDeep(_)
             | Self::Unavailable(_)
             | Self::Internal(_) => false,

@@ -3,7 +3,7 @@
 use super::{Call, InvokeError, Program, instance::Ground, offload::LONG, program::Running};
 use crate::{
     clock,
-    host::{CpuExhausted, Meter},
+    host::{CpuExhausted, Meter, NodeOutOfMemory},
     telemetry::guest_logs::Event,
 };
 use http::Response;
@@ -111,7 +111,7 @@ pub(super) struct Guest {
     /// Made when the guest first waits: most never do.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Left when this is dropped.
-    _running: Running,
+    running: Running,
 }
 
 impl Guest {
@@ -136,7 +136,7 @@ impl Guest {
             call,
             head_sent: false,
             deadline: None,
-            _running: running,
+            running,
         }
     }
 
@@ -154,17 +154,23 @@ impl Guest {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
         if let Poll::Ready(outcome) = self.poll_work(cx) {
             self.work = Work::Over;
+            self.running.ended(outcome.as_ref().err(), self.call.id);
             return Poll::Ready(outcome);
         }
         let until = self.started + self.limit().1;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
         match deadline.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(InvokeError::WallTime {
-                name: self.limit().0,
-                limit: self.limit().1,
-                awaited: if self.head_sent { "an end" } else { "a response" },
-            })),
+            Poll::Ready(()) => {
+                let (name, limit) = self.limit();
+                let awaited = if self.head_sent { "an end" } else { "a response" };
+                let error = InvokeError::WallTime { name, limit, awaited };
+                // Later it may be the client who takes long, to read the answer.
+                if !self.head_sent {
+                    self.running.ended(Some(&error), self.call.id);
+                }
+                Poll::Ready(Err(error))
+            }
         }
     }
 
@@ -259,6 +265,9 @@ impl Drop for Guest {
 pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> InvokeError {
     if let Some(CpuExhausted { limit, used }) = error.downcast_ref() {
         return InvokeError::CpuTime { limit: *limit, used: *used };
+    }
+    if error.downcast_ref::<NodeOutOfMemory>().is_some() {
+        return InvokeError::NodeOutOfMemory;
     }
     // It waits for something that nobody will do: the same as an end without an answer.
     if error.downcast_ref() == Some(&Trap::AsyncDeadlock) {

@@ -2,7 +2,6 @@
 
 use super::{
     Call, InvokeError, Place, Program, cgi,
-    config::Limits,
     guest::{GuestFuture, HeadSlot, Started, guest_error},
     offload::Offload,
     prepared::Prepared,
@@ -11,8 +10,8 @@ use super::{
 };
 use crate::{
     host::{
-        Budget, HOSTCALL_FUEL, Hooks, HostState, MAX_HANDLES, MODULE_FUEL, MemoryBudget, Meter,
-        ModuleState, stdio::LogStream,
+        Budget, HOSTCALL_FUEL, Hooks, HostState, MAX_HANDLES, MODULE_FUEL, Meter, ModuleState,
+        stdio::LogStream,
     },
     request_id::RequestId,
 };
@@ -39,8 +38,6 @@ const FAIR_TURN: Duration = Duration::from_millis(3);
 
 /// What every instance needs, apart from its program and its call.
 pub(super) struct Ground {
-    /// The memory all instances share.
-    pub(super) memory: Arc<MemoryBudget>,
     /// How long making an instance takes.
     pub(super) instance_start: Histogram,
     /// The instances that wait for requests.
@@ -109,7 +106,7 @@ impl Ground {
                 return Ok(started(Box::pin(seat.call(call.clone(), request, head)), false));
             }
         };
-        let budget = self.budget(program.limits(), call.meter.clone());
+        let budget = self.budget(program, call.meter.clone());
         let future: GuestFuture = match &resident.prepared {
             Prepared::Http02(_) | Prepared::Http03(_) => {
                 let state = ground.state(program, budget, call);
@@ -137,9 +134,10 @@ impl Ground {
     }
 
     /// What an instance of a function may use.
-    pub(super) fn budget(&self, limits: &Limits, meter: Arc<Meter>) -> Budget {
+    pub(super) fn budget(&self, program: &Program, meter: Arc<Meter>) -> Budget {
+        let limits = program.limits();
         let cpu = Duration::from_millis(limits.cpu_ms);
-        let memory = self.memory.clone();
+        let memory = program.share().memory().clone();
         Budget::new(limits.memory_bytes, limits.table_elements, cpu, memory, meter)
     }
 
@@ -353,6 +351,7 @@ fn arm(store: &mut Store<HostState>) {
 /// on: most are done before it would have paid.
 fn tick(budget: &Budget) -> wasmtime::Result<UpdateDeadline> {
     budget.check_cpu()?;
+    budget.check_node()?;
     if budget.turn().is_some_and(|turn| turn < FAIR_TURN) {
         return Ok(UpdateDeadline::Continue(1));
     }

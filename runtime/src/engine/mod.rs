@@ -6,6 +6,7 @@
 //! | `compile`, `worker` | Wasm to native code, in a process with limits |
 //! | `cache` | native code on disk, proven before it is loaded |
 //! | `program` | a function as the engine knows it |
+//! | `admission`, `breaker` | who gets a place in the pool, and which function is out of service |
 //! | `prepared`, `residency` | native code loaded and linked, and which is in memory |
 //! | `instance`, `cgi` | one instance for one request, by kind of program |
 //! | `reuse` | instances that are there before their request |
@@ -13,7 +14,9 @@
 //! | `guest`, `early`, `body` | a running guest and the response it writes |
 //! | `ticker`, `offload` | the clock that interrupts guests, and where those go on that take long |
 
+mod admission;
 mod body;
+mod breaker;
 mod cache;
 mod cgi;
 mod compile;
@@ -23,6 +26,7 @@ mod error;
 mod guest;
 mod instance;
 mod loader;
+mod machine;
 mod offload;
 mod pool;
 mod prepared;
@@ -37,6 +41,7 @@ pub(crate) use body::GuestBody;
 pub(crate) use compile::CompileError;
 pub use config::{EngineConfig, Isolation, Limits, Maxima};
 pub(crate) use error::InvokeError;
+pub(crate) use machine::node_memory;
 pub(crate) use pool::{ENGINE_RELEASE, PoolPlan};
 pub(crate) use program::{Program, ProgramSpec};
 pub(crate) use siblings::Family;
@@ -45,11 +50,13 @@ pub(crate) use worker::main as compile_worker;
 pub(crate) use crate::host::{Call, Meter, outbound::Ancestry};
 use crate::{
     functions::DeployConfig,
-    host::{Environment, MemoryBudget, offers, outbound::Outbound},
+    host::{Environment, MemoryBudget, Pressure, offers, outbound::Outbound},
     storage::Blobs,
     telemetry::metrics::Metrics,
 };
+use admission::{Admission, Place};
 use arc_swap::ArcSwap;
+use breaker::BreakerRules;
 use bytes::Bytes;
 use compile::Compiler;
 use faas_api::{Artifact, Digest, ImportProblem, Kind};
@@ -65,17 +72,16 @@ use reuse::{Shared, Waiting};
 use std::{
     future::poll_fn,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How often instances that wait are looked at.
 const LOOK_AT_WAITING: Duration = Duration::from_millis(250);
+/// How often the node looks at the memory it uses: often enough that a guest cannot make the host
+/// allocate what is left between two looks.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(25);
 /// How often the node looks whether it is idle, while some function lacks a ready instance.
 const LOOK_FOR_IDLENESS: Duration = Duration::from_millis(5);
 
@@ -108,15 +114,10 @@ pub(crate) struct Engine {
     ground: Arc<Ground>,
     outbound: Arc<Outbound>,
     metrics: Arc<Metrics>,
-    seats: Arc<Semaphore>,
-    pool_size: u32,
-    in_queue: AtomicUsize,
-    queue: usize,
-    queue_timeout: Duration,
+    memory: Arc<MemoryBudget>,
+    admission: Arc<Admission>,
+    breakers: BreakerRules,
 }
-
-/// A place in the pool.
-type Place = OwnedSemaphorePermit;
 
 impl Engine {
     /// Makes the pool and everything that is made once.
@@ -150,25 +151,23 @@ impl Engine {
                 )),
                 metrics: metrics.clone(),
             }),
+            admission: Arc::new(Admission::new(config, plan, memory.clone())),
+            memory,
+            breakers: BreakerRules::new(config, metrics.functions_quarantined.clone()),
             ground: Arc::new(Ground {
-                memory,
                 instance_start: metrics.instance_start.clone(),
                 waiting,
                 offload,
             }),
             outbound: Arc::new(outbound),
             metrics,
-            seats: Arc::new(Semaphore::new(plan.instances as usize)),
-            pool_size: plan.instances,
-            in_queue: AtomicUsize::new(0),
-            queue: config.queue,
-            queue_timeout: Duration::from_millis(config.queue_timeout_ms),
         })
     }
 
     /// A program. Its native code is loaded when it is first called.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Arc<Program> {
-        Arc::new(Program::new(spec, self.metrics.clone()))
+        let share = self.admission.share(&spec.app);
+        Arc::new(Program::new(spec, share, self.breakers.clone(), self.metrics.clone()))
     }
 
     /// The same program with another environment. What is loaded stays loaded; instances that wait
@@ -243,7 +242,7 @@ impl Engine {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let running = program.enter()?;
+        let running = program.enter(!request.body().is_end_stream())?;
         let seat = self.seat(program, &call).await?;
         let started = self.ground.guest(program, &call, seat, request)?;
         let mut guest = Guest::new(started, self.ground.clone(), program.clone(), call, running);
@@ -280,11 +279,10 @@ impl Engine {
         }
         // Code comes first: who waits for it takes no place from others.
         let mut resident = self.resident(program).await?;
-        let place = match self.seats.clone().try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => {
-                // Boxed, as loading is: requests that need neither do not carry it.
-                let place = Box::pin(self.queue_up()).await?;
+        let place = match program.share().try_take(resident.places) {
+            Some(place) => place,
+            None => {
+                let place = program.share().wait(resident.places).await?;
                 // It may have made room for others meanwhile, or the pool been replaced.
                 resident = self.resident(program).await?;
                 place
@@ -303,26 +301,6 @@ impl Engine {
         seat.map(Seat::Shared).ok_or(InvokeError::NoResponse)
     }
 
-    async fn queue_up(&self) -> Result<Place, InvokeError> {
-        /// One fewer waits, however the wait ends.
-        struct Queued<'a>(&'a AtomicUsize);
-        impl Drop for Queued<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
-            }
-        }
-        let queued = self.in_queue.fetch_add(1, Relaxed);
-        let _queued = Queued(&self.in_queue);
-        let overloaded = InvokeError::Overloaded { pool_size: self.pool_size, queued };
-        if queued >= self.queue {
-            return Err(overloaded);
-        }
-        match tokio::time::timeout(self.queue_timeout, self.seats.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(overloaded),
-        }
-    }
-
     /// A program's native code, loaded once, however many requests wait for it.
     async fn resident(&self, program: &Arc<Program>) -> Result<Arc<Resident>, InvokeError> {
         if let Some(resident) = program.resident() {
@@ -339,7 +317,30 @@ impl Engine {
     /// Looks after instances that wait, and after swap. Never ends.
     pub(crate) async fn tend(&self) {
         // Side by side: making an instance runs a guest, and nothing may wait for that.
-        tokio::join!(self.look_after(), self.keep_ready());
+        tokio::join!(self.look_after(), self.keep_ready(), self.watch_memory());
+    }
+
+    /// The pool's plan bounds what instances use, and the limits of a call what the host holds for
+    /// it, but not for all calls at once. So the node looks at what it uses, and sheds load before
+    /// the kernel does.
+    async fn watch_memory(&self) {
+        let mut pressure = Pressure::None;
+        loop {
+            tokio::time::sleep(LOOK_AT_MEMORY).await;
+            let Some(used) = machine::resident_memory() else {
+                continue;
+            };
+            let now = self.plan.pressure(used);
+            self.memory.set_pressure(now);
+            if now > pressure {
+                let (used, of) = (used >> 20, self.plan.machine_memory >> 20);
+                tracing::warn!(
+                    ?now,
+                    "the node uses {used} of {of} MiB; it takes fewer calls until it uses less"
+                );
+            }
+            pressure = now;
+        }
     }
 
     /// Drops instances that have waited long enough, and looks whether swap is on.
@@ -349,6 +350,7 @@ impl Engine {
             look.tick().await;
             self.ground.waiting.expire();
             self.outbound.expire();
+            self.admission.forget_gone();
             self.watch_swap();
         }
     }
@@ -369,7 +371,7 @@ impl Engine {
 
     /// Swap may be turned on while the node serves.
     fn watch_swap(&self) {
-        if !self.loader.engines.load().page_map_reset || !pool::swap_in_use() {
+        if !self.loader.engines.load().page_map_reset || !machine::swap_in_use() {
             return;
         }
         match self.harden() {
@@ -383,17 +385,16 @@ impl Engine {
 
     /// Whether no request is at work.
     fn is_idle(&self) -> bool {
-        let taken = self.pool_size as usize - self.seats.available_permits();
-        taken <= self.ground.waiting.count()
+        self.admission.taken() <= self.ground.waiting.count()
     }
 
     /// An instance that waits for its one request.
     async fn make_ready(&self, program: &Arc<Program>) -> Option<Instance> {
-        let place = self.seats.clone().try_acquire_owned().ok()?;
         let resident = program.resident()?;
+        let place = program.share().try_take(resident.places)?;
         let call = Call::of_nobody();
         let meter = call.meter.clone();
-        let budget = self.ground.budget(program.limits(), meter.clone());
+        let budget = self.ground.budget(program, meter.clone());
         let state = self.ground.state(program, budget, &call);
         let mut making = std::pin::pin!(self.ground.make(&resident, state, place));
         let making = poll_fn(|cx| meter.count(|| making.as_mut().poll(cx)).0);

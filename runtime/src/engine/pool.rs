@@ -5,10 +5,11 @@
 
 use super::{
     config::{EngineConfig, Isolation, Limits, Maxima},
+    machine::Machine,
     residency::Capacity,
 };
-use rustix::process::{Resource, getrlimit};
-use std::{fmt, fs};
+use crate::host::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES, Pressure};
+use std::fmt;
 use wasmtime::{
     Config, Enabled, Engine, ModuleVersionStrategy, OptLevel, PoolingAllocationConfig, Result,
     WasmBacktraceDetails,
@@ -35,6 +36,8 @@ const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 const OVERHEAD_PER_INSTANCE: u64 = 2 << 20;
 /// Memory maps of a function whose code is loaded; it has one file descriptor, too.
 const MAPS_PER_FUNCTION: u64 = 4;
+/// Tables that the pool has for each place.
+pub(super) const TABLES_PER_PLACE: u32 = 4;
 /// Slots that may stay warm although nobody uses them: each may keep what a function wrote
 /// resident, up to a mebibyte.
 const WARM_SLOTS: u32 = 100;
@@ -84,18 +87,21 @@ impl Flavor {
         let n = plan.instances;
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(n)
-            .total_core_instances(n.saturating_mul(32))
-            .total_memories(n.saturating_add(n / 2))
-            .total_tables(n.saturating_mul(4))
+            // A number that is counted, and takes no room.
+            .total_core_instances(n.saturating_mul(MAX_INSTANCES))
+            // An instance with several memories takes as many places, and runs alone where there are
+            // not as many.
+            .total_memories(n.max(MAX_MEMORIES))
+            .total_tables(n.max(MAX_MEMORIES).saturating_mul(TABLES_PER_PLACE))
             .total_stacks(n.saturating_add(n / 8))
             .max_unused_warm_slots(n.min(WARM_SLOTS))
             .max_memory_size(usize::try_from(plan.memory_limit).unwrap_or(usize::MAX))
             .table_elements(plan.table_elements)
             .max_core_instance_size(4 << 20)
             .max_component_instance_size(4 << 20)
-            .max_core_instances_per_component(200)
-            .max_memories_per_component(32)
-            .max_tables_per_component(64)
+            .max_core_instances_per_component(MAX_INSTANCES)
+            .max_memories_per_component(MAX_MEMORIES)
+            .max_tables_per_component(MAX_TABLES)
             .max_tables_per_module(8)
             .decommit_batch_size(1);
         if plan.page_map_reset {
@@ -125,7 +131,9 @@ pub(crate) struct PoolPlan {
     pub(crate) table_elements: usize,
     /// The most linear memory of all instances together, in bytes.
     pub(crate) memory_budget: u64,
-    /// The machine's memory, or what its control group allows, in bytes.
+    /// What the node needs beside instances and their code at most, in bytes.
+    pub(crate) beside: u64,
+    /// What the node may use, in bytes.
     pub(crate) machine_memory: u64,
     /// Whether used slots are reset by page map.
     pub(crate) page_map_reset: bool,
@@ -135,65 +143,21 @@ pub(crate) struct PoolPlan {
     pub(crate) capacity: Capacity,
 }
 
-/// What the plan depends on.
-#[derive(Debug, Clone)]
-struct Machine {
-    memory: u64,
-    max_maps: u64,
-    max_files: u64,
-    page_map_scan: bool,
-    swap: bool,
-}
-
-impl Machine {
-    fn read() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let total = read("/proc/meminfo")
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok()
-            })
-            .map_or(1 << 30, |kib: u64| kib.saturating_mul(1024));
-        let group = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
-        Self {
-            memory: total.min(group),
-            max_maps: read("/proc/sys/vm/max_map_count").trim().parse().unwrap_or(65_530),
-            max_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
-            page_map_scan: PoolingAllocationConfig::is_pagemap_scan_available(),
-            swap: swap_in_use(),
-        }
-    }
-}
-
-/// Whether a page of this process may be swapped out.
-pub(crate) fn swap_in_use() -> bool {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    // A header line, then one line per swap area. A control group may forbid its use.
-    read("/proc/swaps").lines().count() > 1 && read("/sys/fs/cgroup/memory.swap.max").trim() != "0"
-}
-
 impl PoolPlan {
-    /// The plan for this machine.
+    /// The plan for this machine. `beside` is what the node needs beside instances and their code at
+    /// most, in bytes: connections, logs, uploads.
     pub(crate) fn for_this_machine(
         config: &EngineConfig,
         limits: &Limits,
         maxima: &Maxima,
+        beside: u64,
     ) -> Self {
-        let plan = Self::derive(config, limits, &Machine::read());
+        let plan = Self::derive(config, limits, &Machine::read(config), beside);
         let memory_limit = plan.memory_limit.max(maxima.memory_bytes);
         Self { memory_limit, ..plan }
     }
 
-    fn derive(config: &EngineConfig, limits: &Limits, machine: &Machine) -> Self {
-        let by_maps = machine.max_maps.saturating_mul(3) / 4 / MAPS_PER_INSTANCE;
-        // Every instance at its smallest must fit twice over; how much they may grow together is
-        // the budget's business.
-        let by_memory = machine.memory / 4 / OVERHEAD_PER_INSTANCE;
-        let derived = by_maps.min(by_memory).clamp(16, MAX_POOL);
-        let instances = match config.pool_size {
-            0 => u32::try_from(derived).unwrap_or(16),
-            set => set,
-        };
+    fn derive(config: &EngineConfig, limits: &Limits, machine: &Machine, beside: u64) -> Self {
         // A sixth of the maps and half of the files, beside the pool's and the clients' share.
         let by_maps = machine.max_maps / 6 / MAPS_PER_FUNCTION;
         let functions = match config.loaded_functions {
@@ -207,15 +171,26 @@ impl PoolPlan {
                 set => set,
             },
         };
+        // The rest is the kernel's, for sockets and files.
+        let spendable = machine.memory / 5 * 4;
+        let left = spendable.saturating_sub(capacity.bytes.saturating_add(beside));
         let memory_budget = match config.memory_budget_bytes {
-            0 => machine.memory / 2,
+            0 => (machine.memory / 2).min(left / 4 * 3),
             set => set,
         };
+        let by_maps = machine.max_maps.saturating_mul(3) / 4 / MAPS_PER_INSTANCE;
+        let by_memory = left.saturating_sub(memory_budget) / OVERHEAD_PER_INSTANCE;
+        let wish = match config.pool_size {
+            0 => by_maps.min(MAX_POOL),
+            set => u64::from(set),
+        };
+        let instances = u32::try_from(wish.min(by_memory).max(1)).unwrap_or(1);
         Self {
             instances,
             memory_limit: limits.memory_bytes,
             table_elements: limits.table_elements,
             memory_budget,
+            beside,
             machine_memory: machine.memory,
             // The page map does not show a page that was swapped out as written, so with swap a
             // used slot could keep what its last guest wrote there.
@@ -227,12 +202,41 @@ impl PoolPlan {
         }
     }
 
-    /// The most memory that instances and native code can take in all, in bytes.
+    /// The most memory that the node can take in all, in bytes.
     pub(crate) fn worst_case(&self) -> u64 {
         let slots = u64::from(self.instances);
         let memories = slots.saturating_mul(self.memory_limit).min(self.memory_budget);
         let instances = memories.saturating_add(slots.saturating_mul(OVERHEAD_PER_INSTANCE));
-        instances.saturating_add(self.capacity.bytes)
+        instances.saturating_add(self.capacity.bytes).saturating_add(self.beside)
+    }
+
+    /// How much it matters that the node uses so much memory.
+    pub(super) fn pressure(&self, used: u64) -> Pressure {
+        let twentieth = self.machine_memory / 20;
+        match used {
+            used if used > twentieth.saturating_mul(18) => Pressure::Critical,
+            used if used > twentieth.saturating_mul(17) => Pressure::High,
+            _ => Pressure::None,
+        }
+    }
+
+    /// What the operator should know of it, if anything.
+    pub(crate) fn warning(&self, config: &EngineConfig) -> Option<String> {
+        let mib = |bytes: u64| bytes >> 20;
+        if self.worst_case() > self.machine_memory / 5 * 4 {
+            return Some(format!(
+                "the node may need {} MiB and has {} MiB: it may be killed. Lower \
+                 `engine.memory_budget_bytes` or `engine.loaded_code_bytes`",
+                mib(self.worst_case()),
+                mib(self.machine_memory)
+            ));
+        }
+        (self.instances < config.pool_size).then(|| {
+            format!(
+                "`engine.pool_size` is {}, and the memory of this machine is enough for {}",
+                config.pool_size, self.instances
+            )
+        })
     }
 }
 
@@ -261,19 +265,39 @@ mod tests {
         Machine { memory, max_maps, max_files, page_map_scan: true, swap: false }
     }
 
+    const BESIDE: u64 = 128 << 20;
+
     fn plan(machine: &Machine) -> PoolPlan {
-        PoolPlan::derive(&EngineConfig::default(), &Limits::default(), machine)
+        PoolPlan::derive(&EngineConfig::default(), &Limits::default(), machine, BESIDE)
+    }
+
+    fn with(config: &EngineConfig, memory: u64) -> PoolPlan {
+        PoolPlan::derive(config, &Limits::default(), &Machine { memory, ..machine() }, BESIDE)
     }
 
     #[test]
     fn the_pool_fits_the_machine() {
-        let plan = plan(&machine());
-        assert_eq!(plan.instances, 2047);
-        assert!(plan.worst_case() < plan.machine_memory);
-        let small = Machine { memory: 512 << 20, ..machine() };
-        let small = PoolPlan::derive(&EngineConfig::default(), &Limits::default(), &small);
-        assert_eq!(small.instances, 64);
-        assert!(small.worst_case() < small.machine_memory);
+        let config = EngineConfig::default();
+        assert_eq!(plan(&machine()).instances, 2047);
+        for (mib, instances) in [(256, 7), (512, 31), (1024, 78), (4096, 422), (1 << 20, 2047)] {
+            let plan = with(&config, mib << 20);
+            assert_eq!(plan.instances, instances, "{mib} MiB");
+            assert!(plan.worst_case() <= plan.machine_memory / 5 * 4, "{mib} MiB");
+            assert_eq!(plan.warning(&config), None);
+        }
+    }
+
+    #[test]
+    fn a_pool_that_does_not_fit_is_made_smaller() {
+        let config = EngineConfig { pool_size: 1000, ..EngineConfig::default() };
+        assert_eq!(with(&config, 24 << 30).instances, 1000);
+        let small = with(&config, 1 << 30);
+        assert_eq!(small.instances, 78);
+        assert!(small.warning(&config).unwrap().contains("enough for 78"));
+        let greedy = EngineConfig { memory_budget_bytes: 2 << 30, ..config };
+        let plan = with(&greedy, 1 << 30);
+        assert_eq!(plan.instances, 1);
+        assert!(plan.warning(&greedy).unwrap().contains("enough for 1"));
     }
 
     #[test]
@@ -282,7 +306,7 @@ mod tests {
         assert!(!plan(&Machine { swap: true, ..machine() }).page_map_reset);
         assert!(!plan(&Machine { page_map_scan: false, ..machine() }).page_map_reset);
         let strict = EngineConfig { isolation: Isolation::Strict, ..EngineConfig::default() };
-        assert!(!PoolPlan::derive(&strict, &Limits::default(), &machine()).page_map_reset);
+        assert!(!PoolPlan::derive(&strict, &Limits::default(), &machine(), BESIDE).page_map_reset);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     cache::{CacheMiss, CodeCache},
-    pool::{Flavor, PoolPlan},
+    pool::{Flavor, PoolPlan, TABLES_PER_PLACE},
 };
 use crate::host::{self, HostState, ModuleState};
 use faas_api::{Digest, Kind};
@@ -38,6 +38,21 @@ impl Prepared {
             Self::Cgi02(pre) => pre.engine(),
             Self::Cgi01(pre) => pre.module().engine(),
         }
+    }
+
+    /// How many places an instance takes in the pool: one for each of its memories, and for as many
+    /// tables as the pool has for each place. So whoever has a place has all that belongs to it.
+    pub(super) fn places(&self) -> u32 {
+        let required = match self {
+            Self::Http03(pre) => pre.instance_pre().component().resources_required(),
+            Self::Http02(pre) => pre.instance_pre().component().resources_required(),
+            Self::Cgi02(pre) => pre.instance_pre().component().resources_required(),
+            Self::Cgi01(pre) => Some(pre.module().resources_required()),
+        };
+        // Not known only of components that instantiate others they import, which nothing offers.
+        let tables = required.as_ref().map_or(0, |required| required.num_tables);
+        let memories = required.map_or(0, |required| required.num_memories);
+        memories.max(tables.div_ceil(TABLES_PER_PLACE)).max(1)
     }
 
     /// The size of its mapped native code, in bytes.

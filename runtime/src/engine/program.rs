@@ -2,6 +2,8 @@
 
 use super::{
     InvokeError,
+    admission::Share,
+    breaker::{Breaker, BreakerRules, Change, Pass},
     config::Limits,
     instance::Instance,
     residency::Resident,
@@ -59,6 +61,10 @@ pub(crate) struct ProgramSpec {
 /// room for it.
 pub(crate) struct Program {
     spec: ProgramSpec,
+    /// What its app has of the node.
+    share: Arc<Share>,
+    breaker: Breaker,
+    rules: BreakerRules,
     node: Arc<Metrics>,
     metrics: OnceLock<Box<FunctionMetrics>>,
     resident: ArcSwapOption<Resident>,
@@ -80,9 +86,17 @@ pub(super) struct Keep {
 
 impl Program {
     /// A program that nobody has called.
-    pub(super) fn new(spec: ProgramSpec, node: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        spec: ProgramSpec,
+        share: Arc<Share>,
+        rules: BreakerRules,
+        node: Arc<Metrics>,
+    ) -> Self {
         Self {
             spec,
+            share,
+            breaker: Breaker::new(rules.clone()),
+            rules,
             node,
             metrics: OnceLock::new(),
             resident: ArcSwapOption::empty(),
@@ -95,7 +109,9 @@ impl Program {
     /// The same program with another environment, and without instances.
     pub(super) fn with_environment(&self, environment: Option<Arc<Environment>>) -> Self {
         let spec = ProgramSpec { environment, ..self.spec.clone() };
-        let mut next = Self::new(spec, self.node.clone());
+        // In service, even if this one is not: it may have lacked a secret.
+        let (share, rules) = (self.share.clone(), self.rules.clone());
+        let mut next = Self::new(spec, share, rules, self.node.clone());
         next.running = self.running.clone();
         next
     }
@@ -118,6 +134,11 @@ impl Program {
     /// What kind of program it is.
     pub(crate) fn kind(&self) -> Kind {
         self.spec.kind
+    }
+
+    /// What its app has of the node.
+    pub(super) fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// Whether its requests share instances.
@@ -163,8 +184,10 @@ impl Program {
         self.loading.clone().lock_owned().await
     }
 
-    /// Counts a call, unless there are as many as there may be.
-    pub(super) fn enter(self: &Arc<Self>) -> Result<Running, InvokeError> {
+    /// Counts a call, unless there are as many as there may be, or the function is out of service.
+    /// `has_body` is whether the guest may have to wait for its client.
+    pub(super) fn enter(self: &Arc<Self>, has_body: bool) -> Result<Running, InvokeError> {
+        let pass = self.breaker.pass()?;
         let limit = self.spec.limits.concurrency;
         // Counted first: of two that come at once only one may be the last.
         if self.running.fetch_add(1, Relaxed) >= limit && limit > 0 {
@@ -172,7 +195,25 @@ impl Program {
             return Err(InvokeError::Concurrency { limit });
         }
         self.metrics().active.inc();
-        Ok(Running(self.clone()))
+        Ok(Running { program: self.clone(), pass, has_body })
+    }
+
+    /// A call of it has changed whether it is in service.
+    #[cold]
+    fn tell_change(&self, change: Change, error: Option<&InvokeError>, id: RequestId) {
+        let (app, Origin { function, version }) = (&self.spec.app, &*self.spec.origin);
+        match change {
+            Change::Quarantined(pause) => {
+                let last = error.map(ToString::to_string).unwrap_or_default();
+                let last = last.lines().next().unwrap_or_default();
+                let text = format!("quarantined for {pause:?}, it failed repeatedly; last: {last}");
+                self.log().push(self.origin(), id, clock::now(), Event::Failure(&text));
+                tracing::warn!(%app, %function, %version, ?pause, last, "function quarantined");
+            }
+            Change::Restored => {
+                tracing::info!(%app, %function, %version, "function in service again")
+            }
+        }
     }
 
     /// Its instances that outlive a request, if there ever was one.
@@ -287,11 +328,31 @@ impl Drop for Program {
 }
 
 /// A call in the count of its function's calls.
-pub(super) struct Running(Arc<Program>);
+pub(super) struct Running {
+    program: Arc<Program>,
+    pass: Pass,
+    has_body: bool,
+}
+
+impl Running {
+    /// Its guest has ended, well or with an error.
+    pub(super) fn ended(&self, error: Option<&InvokeError>, id: RequestId) {
+        let breaker = &self.program.breaker;
+        let change = match error {
+            None => breaker.succeeded(),
+            // It may be the client who takes long.
+            Some(InvokeError::WallTime { .. }) if self.has_body => None,
+            Some(error) => breaker.failed(self.pass, error),
+        };
+        if let Some(change) = change {
+            self.program.tell_change(change, error, id);
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Relaxed);
-        self.0.metrics().active.dec();
+        self.program.running.fetch_sub(1, Relaxed);
+        self.program.metrics().active.dec();
     }
 }

@@ -39,6 +39,8 @@ impl fmt::Display for Capacity {
 pub(super) struct Resident {
     /// What is called.
     pub(super) prepared: Prepared,
+    /// How many places an instance of it takes in the pool.
+    pub(super) places: u32,
     bytes: u64,
     /// The number of loads there had been when it was last called.
     used: AtomicU64,
@@ -112,6 +114,7 @@ impl Residency {
         let file = prepared.image_bytes();
         self.gauge.inc();
         let resident = Arc::new(Resident {
+            places: prepared.places(),
             prepared,
             bytes: file + file / RECORDS_SHARE,
             used: AtomicU64::new(self.loads.fetch_add(1, Relaxed) + 1),

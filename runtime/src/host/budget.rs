@@ -5,16 +5,22 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 use wasmtime::ResourceLimiter;
 
-/// The most core instances, memories and tables of one component.
-const MAX_INSTANCES: usize = 200;
-const MAX_MEMORIES: usize = 32;
-const MAX_TABLES: usize = 64;
+/// The most core instances of one component.
+pub(crate) const MAX_INSTANCES: u32 = 100;
+/// The most memories of one component.
+pub(crate) const MAX_MEMORIES: u32 = 16;
+/// The most tables of one component.
+pub(crate) const MAX_TABLES: u32 = 64;
+/// Bytes of a table's element.
+const TABLE_ELEMENT: u64 = 8;
+/// An app may hold so many times the memory that is free: alone seven eighths of it.
+const SHARE_OF_FREE: u64 = 7;
 
 /// What one call has used so far. Shared by the store, the future that polls it and the ingress.
 #[derive(Debug)]
@@ -160,22 +166,43 @@ fn mib_ns(bytes: u64, ns: u128) -> u64 {
     u64::try_from((u128::from(bytes) * ns) >> 20).unwrap_or(u64::MAX)
 }
 
+/// How scarce the memory of the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pressure {
+    /// There is enough.
+    None,
+    /// No app gets more instances.
+    High,
+    /// Guests that run long enough to be interrupted are ended.
+    Critical,
+}
+
 /// The memory that all instances of a node share.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     limit: u64,
     used: AtomicU64,
+    pressure: AtomicU8,
 }
 
 impl MemoryBudget {
     /// A budget of so many bytes.
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+        Arc::new(Self { limit, used: AtomicU64::new(0), pressure: AtomicU8::new(0) })
     }
 
-    /// The bytes there are in all.
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit
+    /// How scarce memory is now.
+    pub(crate) fn pressure(&self) -> Pressure {
+        match self.pressure.load(Relaxed) {
+            0 => Pressure::None,
+            1 => Pressure::High,
+            _ => Pressure::Critical,
+        }
+    }
+
+    /// Tells how scarce memory is from now on.
+    pub(crate) fn set_pressure(&self, pressure: Pressure) {
+        self.pressure.store(pressure as u8, Relaxed);
     }
 
     /// Whether less than half of it is used.
@@ -183,17 +210,59 @@ impl MemoryBudget {
         self.used.load(Relaxed) < self.limit / 2
     }
 
-    fn take(&self, bytes: u64) -> bool {
-        let taken = self.used.fetch_add(bytes, Relaxed) + bytes;
-        if taken > self.limit {
-            self.used.fetch_sub(bytes, Relaxed);
-            return false;
-        }
-        true
+    /// Takes bytes for an app that holds so many already. What is refused was never counted: a large
+    /// wish that fails must not make others fail.
+    fn take(&self, bytes: u64, held: u64) -> bool {
+        let taken = self.used.fetch_update(Relaxed, Relaxed, |used| {
+            let used = used.checked_add(bytes)?;
+            let free = self.limit.checked_sub(used)?;
+            // The first is judged by what there is, else nothing could be had of a small node.
+            let allowed =
+                held == 0 || held.saturating_add(bytes) <= free.saturating_mul(SHARE_OF_FREE);
+            allowed.then_some(used)
+        });
+        taken.is_ok()
     }
 
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// One app's part of the memory that all instances of a node share. It grows with what is free, so
+/// that whoever takes much leaves something for the others.
+#[derive(Debug)]
+pub(crate) struct MemoryAccount {
+    node: Arc<MemoryBudget>,
+    held: AtomicU64,
+}
+
+impl MemoryAccount {
+    /// An account of which nothing is used.
+    pub(crate) fn new(node: Arc<MemoryBudget>) -> Arc<Self> {
+        Arc::new(Self { node, held: AtomicU64::new(0) })
+    }
+
+    /// Takes bytes.
+    ///
+    /// # Errors
+    /// Why there are not as many.
+    fn take(&self, bytes: u64) -> Result<(), String> {
+        let held = self.held.load(Relaxed);
+        if self.node.take(bytes, held) {
+            self.held.fetch_add(bytes, Relaxed);
+            return Ok(());
+        }
+        let limit = self.node.limit;
+        let used = self.node.used.load(Relaxed);
+        Err(format!(
+            "of the node's memory budget of {limit} bytes {used} are in use, {held} by this app"
+        ))
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Relaxed);
+        self.node.give_back(bytes);
     }
 }
 
@@ -214,6 +283,18 @@ impl fmt::Display for CpuExhausted {
 
 impl std::error::Error for CpuExhausted {}
 
+/// The node has next to no memory left: the error that stops guests at work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeOutOfMemory;
+
+impl fmt::Display for NodeOutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the node has next to no memory left")
+    }
+}
+
+impl std::error::Error for NodeOutOfMemory {}
+
 /// What one instance may use. Memory is returned to the node when this is dropped.
 pub(crate) struct Budget {
     /// Linear memory, all memories together, in bytes.
@@ -223,9 +304,11 @@ pub(crate) struct Budget {
     /// CPU time.
     pub(crate) cpu_limit: Duration,
     memory: u64,
+    /// What its tables take, in bytes.
+    tables: u64,
     table_elements: usize,
     refused: Option<String>,
-    node: Arc<MemoryBudget>,
+    account: Arc<MemoryAccount>,
     meter: Arc<Meter>,
 }
 
@@ -235,7 +318,7 @@ impl Budget {
         memory_limit: u64,
         table_limit: usize,
         cpu_limit: Duration,
-        node: Arc<MemoryBudget>,
+        account: Arc<MemoryAccount>,
         meter: Arc<Meter>,
     ) -> Self {
         Self {
@@ -243,9 +326,10 @@ impl Budget {
             table_limit,
             cpu_limit,
             memory: 0,
+            tables: 0,
             table_elements: 0,
             refused: None,
-            node,
+            account,
             meter,
         }
     }
@@ -257,6 +341,14 @@ impl Budget {
             return Ok(());
         }
         Err(CpuExhausted { limit: self.cpu_limit, used })
+    }
+
+    /// Asked at every tick as well: whether the node has memory left for it.
+    pub(crate) fn check_node(&self) -> Result<(), NodeOutOfMemory> {
+        match self.account.node.pressure() {
+            Pressure::Critical => Err(NodeOutOfMemory),
+            Pressure::None | Pressure::High => Ok(()),
+        }
     }
 
     /// How long it has had its thread to itself; none where that is not known.
@@ -285,7 +377,7 @@ impl Budget {
 
 impl Drop for Budget {
     fn drop(&mut self) {
-        self.node.give_back(self.memory);
+        self.account.give_back(self.memory + self.tables);
     }
 }
 
@@ -305,9 +397,8 @@ impl ResourceLimiter for Budget {
             ));
             return Ok(false);
         }
-        if !self.node.take(more) {
-            self.refused =
-                Some(format!("the node's memory budget of {} bytes is in use", self.node.limit()));
+        if let Err(why) = self.account.take(more) {
+            self.refused = Some(why);
             return Ok(false);
         }
         self.memory = total;
@@ -329,20 +420,26 @@ impl ResourceLimiter for Budget {
             ));
             return Ok(false);
         }
+        let bytes = (total - self.table_elements) as u64 * TABLE_ELEMENT;
+        if let Err(why) = self.account.take(bytes) {
+            self.refused = Some(why);
+            return Ok(false);
+        }
+        self.tables += bytes;
         self.table_elements = total;
         Ok(true)
     }
 
     fn instances(&self) -> usize {
-        MAX_INSTANCES
+        MAX_INSTANCES as usize
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES
+        MAX_TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        MAX_MEMORIES
+        MAX_MEMORIES as usize
     }
 }
 
@@ -351,7 +448,8 @@ mod tests {
     use super::*;
 
     fn budget(node: &Arc<MemoryBudget>) -> Budget {
-        Budget::new(100, 10, Duration::from_secs(1), node.clone(), Arc::default())
+        let account = MemoryAccount::new(node.clone());
+        Budget::new(100, 10, Duration::from_secs(1), account, Arc::default())
     }
 
     #[test]
@@ -402,11 +500,33 @@ mod tests {
     }
 
     #[test]
+    fn an_app_leaves_memory_for_others() {
+        let node = MemoryBudget::new(800);
+        let account = MemoryAccount::new(node.clone());
+        let of_app = || {
+            let second = Duration::from_secs(1);
+            Budget::new(100, 10, second, account.clone(), Arc::default())
+        };
+        let mut greedy: Vec<Budget> = (0..8).map(|_| of_app()).collect();
+        let grown =
+            greedy.iter_mut().filter_map(|b| b.memory_growing(0, 100, None).unwrap().then_some(()));
+        assert_eq!(grown.count(), 7);
+        assert!(greedy.last().unwrap().refused().unwrap().contains("700 by this app"));
+        let mut other = budget(&node);
+        assert!(other.memory_growing(0, 100, None).unwrap());
+        drop((greedy, other));
+        assert_eq!((node.used.load(Relaxed), account.held.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
     fn tables_are_summed() {
-        let node = MemoryBudget::new(0);
+        let node = MemoryBudget::new(1000);
         let mut budget = budget(&node);
         assert!(budget.table_growing(0, 6, None).unwrap());
         assert!(!budget.table_growing(0, 5, None).unwrap());
+        assert_eq!(node.used.load(Relaxed), 48, "they are memory too");
+        drop(budget);
+        assert_eq!(node.used.load(Relaxed), 0);
     }
 
     #[test]

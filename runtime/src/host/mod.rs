@@ -12,7 +12,10 @@ pub(crate) mod offers;
 pub(crate) mod outbound;
 pub(crate) mod stdio;
 
-pub(crate) use budget::{Budget, CpuExhausted, MemoryBudget, Meter};
+pub(crate) use budget::{
+    Budget, CpuExhausted, MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES, MemoryAccount, MemoryBudget,
+    Meter, NodeOutOfMemory, Pressure,
+};
 pub(crate) use environment::Environment;
 pub use outbound::OutboundConfig;
 

@@ -21,17 +21,17 @@ const LAST_ONES: usize = 1024;
 /// What is assumed when the system knows no limit, or does not tell it.
 const MIN_CONNECTIONS: usize = 64;
 
-/// The most connections at once: what is configured, or else half of the files that may be open,
-/// so that the other half is there for storage, artifacts and the administrator.
-pub(super) fn max_connections(configured: usize) -> usize {
+/// The most connections at once: what is configured, or else as many as there is `room` for in memory
+/// and half of the files that may be open, so that the other half is there for storage, artifacts and
+/// the administrator.
+pub(crate) fn max_connections(configured: usize, room: usize) -> usize {
     if configured > 0 {
         return configured;
     }
+    let most = MAX_CONNECTIONS.min(room).max(MIN_CONNECTIONS);
     match getrlimit(Resource::Nofile).current {
-        Some(files) => usize::try_from(files / 2)
-            .unwrap_or(MAX_CONNECTIONS)
-            .clamp(MIN_CONNECTIONS, MAX_CONNECTIONS),
-        None => MAX_CONNECTIONS,
+        Some(files) => usize::try_from(files / 2).unwrap_or(most).clamp(MIN_CONNECTIONS, most),
+        None => most,
     }
 }
 
@@ -144,8 +144,11 @@ mod tests {
 
     #[test]
     fn the_limit_is_what_is_configured_or_follows_from_the_system() {
-        assert_eq!(max_connections(7), 7);
-        assert!((MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(&max_connections(0)));
+        assert_eq!(max_connections(7, usize::MAX), 7);
+        let derived = max_connections(0, usize::MAX);
+        assert!((MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(&derived));
+        assert_eq!(max_connections(0, 70), 70);
+        assert_eq!(max_connections(0, 1), MIN_CONNECTIONS);
     }
 
     #[test]

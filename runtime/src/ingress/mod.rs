@@ -62,6 +62,7 @@ use crate::{
     telemetry::{LogFormat, metrics::Metrics},
     tls::{Acceptor, IngressTls},
 };
+pub(crate) use accept::max_connections;
 pub use guard::AuthConfig;
 
 use arc_swap::ArcSwap;
@@ -332,7 +333,7 @@ impl Ingress {
     /// Serves its listeners until the node has drained or is stopped: stops accepting, lets what is
     /// in flight finish, and cuts off what has not when patience ends.
     pub(crate) async fn serve(self: Arc<Self>, doors: Doors, shutdown: Shutdown) {
-        let slots = accept::max_connections(self.config.max_connections);
+        let slots = max_connections(self.config.max_connections, usize::MAX);
         tracing::info!(max_connections = slots, "the ingress accepts requests");
         let slots = Arc::new(Semaphore::new(slots));
         let port = doors.requests.local_addr().map_or(0, |address| address.port());

@@ -114,7 +114,7 @@ impl Backend for Fake {
                 Err(error) => Err(InvokeError::Trap(format!("secret: {error}"))),
             },
             "/trap" => Err(InvokeError::Trap("secret".into())),
-            "/busy" => Err(InvokeError::Overloaded { pool_size: 1, queued: 2 }),
+            "/busy" => Err(InvokeError::Overloaded { pool_size: 1, held: 1, queued: 2 }),
             "/panic" => panic!("secret"),
             "/never" => {
                 self.0.begun.notify_one();

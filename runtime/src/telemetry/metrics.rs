@@ -58,6 +58,8 @@ pub(crate) struct Metrics {
     pub(crate) compile_seconds: Histogram,
     /// Functions whose native code is loaded.
     pub(crate) functions_loaded: IntGauge,
+    /// Functions that are out of service for a while.
+    pub(crate) functions_quarantined: IntGauge,
     /// Native code that was refused and rebuilt because it was not what this node wrote.
     pub(crate) cache_rejected: IntCounter,
 }
@@ -186,6 +188,11 @@ impl Metrics {
                 r,
                 "faas_functions_loaded",
                 "Functions whose native code is in memory",
+            )?,
+            functions_quarantined: gauge(
+                r,
+                "faas_functions_quarantined",
+                "Functions that are out of service for a while because they failed repeatedly",
             )?,
             cache_rejected: counter(
                 r,

@@ -428,7 +428,7 @@ fn engine(cache: &TempDir, metrics: &Arc<Metrics>) -> Arc<Engine> {
     let config = EngineConfig { pool_size: 1, ..EngineConfig::default() };
     let engine = Engine::new(EngineParts {
         config: &config,
-        plan: &PoolPlan::for_this_machine(&config, &Limits::default(), &Maxima::default()),
+        plan: &PoolPlan::for_this_machine(&config, &Limits::default(), &Maxima::default(), 0),
         deploy: &DeployConfig::default(),
         cache_dir: cache.path(),
         node_key: [7; 32],

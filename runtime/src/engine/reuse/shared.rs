@@ -119,7 +119,7 @@ impl Shared {
             meter: meter.clone(),
             turns: AtomicU32::new(0),
         });
-        let budget = ground.budget(limits, meter.clone());
+        let budget = ground.budget(program, meter.clone());
         let state = ground.state(program, budget, &Call { meter, ..Call::of_nobody() });
         let actor = Actor { shared: shared.clone(), wall: Duration::from_millis(limits.wall_ms) };
         let ground = ground.clone();

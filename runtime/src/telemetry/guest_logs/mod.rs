@@ -47,10 +47,11 @@ use tokio::sync::watch;
 /// The longest line of a guest, in bytes; the rest of it is cut and marked.
 pub(crate) const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// What one app's log may hold, in bytes, and all of them together. Above sixteen apps the total
-/// is shared out, so that many apps cost no more than a few chatty ones.
+/// What one app's log may hold, in bytes. Above sixteen apps the total is shared out, so that many
+/// apps cost no more than a few chatty ones.
 const MAX_APP_BYTES: usize = 16 << 20;
-const MAX_TOTAL_BYTES: usize = 256 << 20;
+/// What all of them may hold together, in bytes, however much memory there is.
+pub(crate) const MAX_LOG_MEMORY: u64 = 256 << 20;
 const MIN_APP_BYTES: usize = 2 * MAX_LINE_BYTES;
 
 /// Lines that are copied out of a ring under one hold of its lock, and how much text.
@@ -70,6 +71,8 @@ pub(crate) struct GuestLogs {
 struct Shared {
     metrics: Arc<Metrics>,
     lines: usize,
+    /// What all may hold together, in bytes.
+    memory: usize,
     /// What one app may hold now, in bytes.
     allowance: AtomicUsize,
     /// Marked as changed by every line of every app, for those who follow all of them.
@@ -78,13 +81,20 @@ struct Shared {
 }
 
 impl GuestLogs {
-    /// Logs that keep up to `capacity` lines per app in memory, all that fit on `disk` where there
-    /// is one, and count those that are lost.
-    pub(crate) fn new(capacity: usize, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
+    /// Logs that keep up to `capacity` lines per app in `memory` bytes for all, what fits on `disk`
+    /// where there is one, and count those that are lost.
+    pub(crate) fn new(
+        capacity: usize,
+        memory: u64,
+        metrics: Arc<Metrics>,
+        disk: Option<Arc<Disk>>,
+    ) -> Self {
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let shared = Shared {
             metrics,
             lines: capacity.max(1),
-            allowance: AtomicUsize::new(MAX_APP_BYTES),
+            memory,
+            allowance: AtomicUsize::new(memory.clamp(MIN_APP_BYTES, MAX_APP_BYTES)),
             changes: watch::Sender::new(false),
             disk,
         };
@@ -94,7 +104,7 @@ impl GuestLogs {
     /// Logs in memory only.
     #[cfg(test)]
     pub(crate) fn counted(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self::new(capacity, metrics, None)
+        Self::new(capacity, MAX_LOG_MEMORY, metrics, None)
     }
 
     /// The log of an app, made when there is none.
@@ -164,7 +174,7 @@ impl GuestLogs {
     /// of two, so that starting with thousands of apps does not walk all of them for each.
     fn share(&self) {
         let apps = self.apps.len().next_power_of_two();
-        let share = (MAX_TOTAL_BYTES / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
+        let share = (self.shared.memory / apps).clamp(MIN_APP_BYTES, MAX_APP_BYTES);
         if share < self.shared.allowance.swap(share, Ordering::Relaxed) {
             for log in &self.apps {
                 if let Some(ring) = &mut *log.ring() {

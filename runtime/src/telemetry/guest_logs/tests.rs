@@ -75,7 +75,7 @@ fn memory_is_bounded_by_bytes_and_shared_between_many_apps() {
     for n in 1..100 {
         logs.app(&app(n));
     }
-    assert!(first.ring().as_ref().unwrap().bytes() <= MAX_TOTAL_BYTES / 100);
+    assert!(first.ring().as_ref().unwrap().bytes() <= MAX_LOG_MEMORY as usize / 100);
     assert!(!texts(&first).is_empty());
     for n in 1..100 {
         logs.remove(&app(n));

@@ -91,7 +91,7 @@ impl Node {
 
 fn open(dir: &Path, limits: DiskLimits, lines: usize) -> Arc<GuestLogs> {
     let disk = Disk::open(dir, limits).unwrap();
-    Arc::new(GuestLogs::new(lines, Arc::new(Metrics::new().unwrap()), Some(disk)))
+    Arc::new(GuestLogs::new(lines, 256 << 20, Arc::new(Metrics::new().unwrap()), Some(disk)))
 }
 
 fn everything() -> Query {
