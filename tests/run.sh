@@ -4,8 +4,11 @@
 #   tests/run.sh             everything
 #   tests/run.sh e2e NAME    only end-to-end tests whose name contains NAME
 #
+# FAAS_TEST_FULL=1 sends the crowds and floods of the end-to-end tests at their full size, which takes minutes.
+#
 # Installs what they need: Wasm targets and guest toolchains (tests/toolchains.sh), schemathesis
-# (tests/schemathesis.sh), and, as root on Debian, the packages below. Ends with the closing lines of the test runners.
+# (tests/schemathesis.sh), cargo-deny (tests/deny.sh), and, as root on Debian, the packages below. Ends
+# with the closing lines of the test runners.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Backtraces of expected failures cost time and say nothing.
@@ -60,7 +63,7 @@ fi
 
 step "formatting"
 cargo fmt --all --check
-for manifest in examples/*/Cargo.toml tests/guests/Cargo.toml; do
+for manifest in examples/*/Cargo.toml tests/guests/Cargo.toml fuzz/Cargo.toml; do
     cargo fmt --all --check --manifest-path "$manifest"
 done
 
@@ -79,6 +82,9 @@ cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
 step "documents"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet --document-private-items
+
+step "what it is built of"
+tests/deny.sh
 
 step "closing lines"
 grep -E '^(test result:|error: test failed)' "$log" || true

@@ -147,9 +147,11 @@ pub(crate) fn tilde(path: &Path) -> String {
     }
 }
 
-/// Text from elsewhere, safe to put on a terminal: control characters become escapes.
+/// Text from elsewhere, safe to put on a terminal: control characters become escapes, and so do the
+/// marks that make text run backwards.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || c == '\t';
+    let directs = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmless = |c: char| !c.is_control() && !directs(c) || c == '\t';
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }
@@ -314,6 +316,8 @@ mod tests {
     fn escapes_do_not_reach_the_terminal() {
         assert_eq!(printable("plain\ttext ü"), "plain\ttext ü");
         assert_eq!(printable("a\x1b[31mb\r"), "a\\u{1b}[31mb\\r");
+        assert_eq!(printable("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
+        assert_eq!(printable("\u{1f469}\u{200d}\u{1f680}"), "\u{1f469}\u{200d}\u{1f680}");
     }
 
     #[test]

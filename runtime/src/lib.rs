@@ -30,3 +30,15 @@ pub use backup::{RestoreError, Restored, restore};
 pub use config::Config;
 pub use node::{Ready, RunError, compile_worker, run};
 pub use shutdown::Shutdown;
+
+/// Properties of parsers, for `fuzz/`: each takes any bytes, and panics where one does not hold.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{
+        engine::properties::{artifact, cgi_block},
+        functions::properties::functions,
+        ingress::properties::{host, pieces, response_head, route},
+        telemetry::guest_logs::properties::{lines, log_file},
+    };
+}

@@ -19,7 +19,7 @@ use crate::{
     },
     telemetry::{
         self,
-        guest_logs::{Disk, GuestLogs, disk::DiskLimits},
+        guest_logs::{Disk, GuestLogs, Sizes, disk::DiskLimits},
         metrics::Metrics,
         usage::UsageKeeper,
     },
@@ -460,7 +460,8 @@ async fn open_logs(
         let told = |error| tracing::error!(%error, %dir, "functions' logs are kept in memory only");
         opened.map_err(told).ok()
     });
-    Arc::new(GuestLogs::new(log.function_lines, memory, metrics, disk))
+    let (lines, bytes_per_s) = (log.function_lines, log.function_bytes_per_s);
+    Arc::new(GuestLogs::new(Sizes { lines, memory, bytes_per_s }, metrics, disk))
 }
 
 /// A child that was being started when the last server was killed may hold its lock for a moment.

@@ -288,3 +288,19 @@ fn older_lines_make_room() {
     assert_eq!(newest.lines().count(), 3);
     assert!(newest.lines().last().unwrap().contains(&format!("\"seq\":{}", numbers[49])));
 }
+
+/// An app that writes without end loses its own lines, and nobody else's.
+#[test]
+fn a_flood_of_lines_is_cut() {
+    let node = Node::with_guests("[log]\nfunction_bytes_per_s = 2000\n");
+    for guest in Guest::ALL {
+        let app = guest.app();
+        node.get(&format!("/{app}/log?lines=1000")).expect(200);
+        let log = node.cli(["logs", app]).run().expect(0).stdout;
+        assert!(log.contains("log.function_bytes_per_s"), "{guest:?}: {log}");
+        let kept = log.matches("error line").count();
+        assert!((50..900).contains(&kept), "{guest:?}: {kept} lines");
+        let lost = node.metrics().sum("faas_log_lines_dropped_total", &[("app", app)]);
+        assert!(lost >= 100.0, "{guest:?}: {lost}");
+    }
+}

@@ -8,15 +8,19 @@
     reason = "a test that cannot go on fails, and says so"
 )]
 
+mod access;
 mod acme;
 mod admin;
 mod admission;
 mod apps;
+mod artifacts;
 mod backup;
 mod bad_input;
+mod canaries;
 mod cli;
 mod config;
 mod crash;
+mod crowds;
 mod deadlines;
 mod deploy;
 mod dev;
@@ -24,10 +28,12 @@ mod disconnect;
 mod examples;
 mod exit_codes;
 mod fairness;
+mod faults_of_accept;
 mod framing;
 mod guard;
 mod guest_view;
 mod hoard;
+mod hostile_http2;
 mod http;
 mod isolation;
 mod limits;
@@ -39,6 +45,7 @@ mod outbound_limits;
 mod outbound_table;
 mod outbound_wire;
 mod output;
+mod paused;
 mod previews;
 mod quarantine;
 mod refusals;

@@ -254,6 +254,37 @@ fn a_client_without_tls_is_told() {
     assert_eq!(block_on(get(&node, &authority.trust(), "/shop/")), Some(200));
 }
 
+/// A request for another host than that of the handshake came over the wrong connection; proxies that
+/// are trusted may do so.
+#[test]
+fn a_connection_is_for_one_host() {
+    let asks = |node: &Node, authority: &Authority, host: &str| {
+        block_on(async {
+            let mut statuses = Vec::new();
+            for protocol in Protocol::BOTH {
+                let trust = authority.trust();
+                let mut client = Client::open_tls(node.ingress(), protocol, &trust).await.unwrap();
+                let answer = client.get(host, "/shop/").await.unwrap();
+                statuses.push(answer.status().as_u16());
+                // The connection goes on.
+                statuses.push(client.get("localhost", "/shop/").await.unwrap().status().as_u16());
+            }
+            statuses
+        })
+    };
+    let (node, authority) = secure("");
+    node.deploy("shop", &says("hello"));
+    for host in ["localhost", "LOCALHOST:8443", "localhost."] {
+        assert_eq!(asks(&node, &authority, host), [200; 4], "{host}");
+    }
+    for host in ["other.test", "shop.localhost", "127.0.0.1"] {
+        assert_eq!(asks(&node, &authority, host), [421, 200, 421, 200], "{host}");
+    }
+    let (proxied, authority) = secure("[ingress]\ntrusted_proxies = [\"127.0.0.1/32\"]\n");
+    proxied.deploy("shop", &says("hello"));
+    assert_eq!(asks(&proxied, &authority, "other.test"), [200; 4]);
+}
+
 #[test]
 fn a_slow_handshake_is_cut_and_holds_up_nobody() {
     let (node, authority) = secure("[ingress]\nfirst_byte_timeout_s = 1\nthreads = 1\n");

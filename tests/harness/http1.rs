@@ -198,6 +198,15 @@ impl Connection {
         Ok(Self::over(stream, peer))
     }
 
+    /// A connection that stands already.
+    ///
+    /// # Panics
+    /// When it does not stand any more.
+    pub fn of(stream: TcpStream) -> Self {
+        let peer = stream.peer_addr().expect("it stands");
+        Self::over(stream, peer)
+    }
+
     fn over(stream: TcpStream, peer: SocketAddr) -> Self {
         Self { stream, peer, buffer: Vec::new(), left: Left::Nothing, trailers: Vec::new() }
     }

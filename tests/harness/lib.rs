@@ -5,6 +5,7 @@
 //! | [`Node`] | a `faas serve` process with a data directory of its own |
 //! | [`Cli`] | one run of `faas` in a hermetic environment |
 //! | [`Request`], [`Connection`], [`Answer`] | HTTP/1.1 byte by byte, over a plain socket |
+//! | [`frames`] | HTTP/2 frame by frame |
 //! | [`hyper_client`] | HTTP/1.1 and HTTP/2 through hyper |
 //! | [`tls`] | certificates, and clients that trust them |
 //! | [`acme`] | an authority that gives out certificates |
@@ -36,6 +37,7 @@ pub mod acme;
 pub mod artifacts;
 mod cli;
 pub mod dns;
+pub mod frames;
 mod functions;
 mod http1;
 pub mod hyper_client;
@@ -60,7 +62,7 @@ pub use issuer::Issuer;
 pub use metrics::Metrics;
 pub use network::Network;
 pub use node::Node;
-pub use poll::{block_on, eventually, holds};
+pub use poll::{block_on, eventually, full, holds};
 pub use project::Project;
 pub use relay::{Fate, Relay};
 pub use terminal::Terminal;

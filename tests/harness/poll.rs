@@ -32,6 +32,11 @@ pub fn holds(what: &str, time: Duration, mut ask: impl FnMut() -> bool) {
     }
 }
 
+/// A number that is small in the suite, and large where `FAAS_TEST_FULL` is set: what takes minutes.
+pub fn full(small: usize, large: usize) -> usize {
+    if std::env::var_os("FAAS_TEST_FULL").is_some() { large } else { small }
+}
+
 /// Nothing that is waited for takes so long, on however busy a machine.
 const FOR_EVER: Duration = Duration::from_secs(300);
 

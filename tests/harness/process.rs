@@ -71,6 +71,17 @@ pub fn thread_ticks(pid: u32, name: &str) -> u64 {
         .sum()
 }
 
+/// The processor time that a process has used, in the system's ticks.
+///
+/// # Panics
+/// When there is no such process.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let (_, tail) = stat.rsplit_once(')').unwrap();
+    // proc(5) counts from 1, and these begin with the third.
+    tail.split_whitespace().skip(14 - 3).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
 /// The processes that this one started and that still run.
 ///
 /// # Panics

@@ -42,6 +42,8 @@ error_codes! {
     BadRequest = "bad_request", 400, "Bad request";
     /// This address speaks TLS, and the request came without.
     TlsRequired = "tls_required", 400, "This address speaks TLS: use https";
+    /// `Host` is not the name of the TLS handshake.
+    MisdirectedRequest = "misdirected_request", 421, "This connection is for another host";
     /// The method is not allowed on this address.
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed";
     /// The client was too slow to send its request.

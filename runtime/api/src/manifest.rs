@@ -324,7 +324,10 @@ impl Manifest {
             return Err(problem("domains", format!("`{twice}` stands there twice")));
         }
         if let Some(path) = self.health.as_deref().filter(|path| !is_path(path)) {
-            return Err(problem("health", format!("`{path}` is no path, such as /healthz")));
+            return Err(problem(
+                "health",
+                format!("`{}` is no path, such as /healthz", path.escape_debug()),
+            ));
         }
         let names: Vec<&FunctionName> = self.functions.iter().map(|f| &f.name).collect();
         if let Some(twice) = twice(&names) {
@@ -505,7 +508,10 @@ impl Cors {
                 !host.is_empty() && !host.contains(['/', '*', ' ', ',', '?', '#'])
             });
             if origin != "*" && !good {
-                return Err(format!("`{origin}` is no origin, such as https://app.example.com"));
+                return Err(format!(
+                    "`{}` is no origin, such as https://app.example.com",
+                    origin.escape_debug()
+                ));
             }
         }
         if self.credentials && self.origins.iter().any(|origin| origin == "*") {

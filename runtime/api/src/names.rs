@@ -1,7 +1,7 @@
 //! Names that come from outside. They are parsed once, at the door; everything behind it takes
 //! these types and never a raw string.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 /// The longest app or function name, in bytes.
@@ -79,8 +79,8 @@ fn check_label(text: &str) -> Result<(), NameError> {
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
         // A node of thousands of apps has each name in several places.
         pub struct $name(Arc<str>);
 
@@ -110,6 +110,13 @@ macro_rules! name_type {
         impl From<$name> for String {
             fn from(name: $name) -> String {
                 name.0.as_ref().to_owned()
+            }
+        }
+
+        // By hand, for a copy of the text would be made otherwise, in every line of a log.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
@@ -233,9 +240,15 @@ name_type!(
 );
 
 /// The number of a version of an app, written `v1`, `v2`, …; numbers are never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct VersionId(u32);
+
+impl Serialize for VersionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl VersionId {
     /// The version with this number; versions count from 1.

@@ -145,7 +145,15 @@ impl Route {
                 }
             }
         };
-        let method = || other.method().is_some().cmp(&self.method().is_some());
+        let method = || {
+            // `GET` takes `HEAD` as well, so a route for that alone goes before.
+            let rank = |route: &Self| match route.method() {
+                Some("HEAD") => 0,
+                Some(_) => 1,
+                None => 2,
+            };
+            rank(self).cmp(&rank(other))
+        };
         host.then_with(path).then_with(method)
     }
 }

@@ -25,7 +25,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use faas_api::{AppName, AuditEntry, AuditList, TokenId, Verb};
+use faas_api::{AppName, AuditEntry, AuditList, TokenId, Verb, tokens::TOKEN_PREFIX};
 use futures::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -87,7 +87,7 @@ impl Draft {
             by: principal.to_string(),
             token: principal.id().cloned(),
             action: action.to_owned(),
-            object: target.object.map(|object| cut(object, MAX_OBJECT_BYTES)),
+            object: target.object.map(|object| cut(concealed(&object), MAX_OBJECT_BYTES)),
             outcome: String::new(),
             from: peer.map(|Peer(peer)| peer.ip().to_canonical().to_string()),
             agent,
@@ -216,6 +216,15 @@ fn outcome(response: &Response) -> String {
     }
 }
 
+/// What a path names, without tokens and keys: somebody may have put one where its id belongs.
+fn concealed(object: &str) -> String {
+    let part = |part: &str| match part.find(TOKEN_PREFIX) {
+        Some(at) => format!("{}{TOKEN_PREFIX}…", part.get(..at).unwrap_or_default()),
+        None => part.to_owned(),
+    };
+    object.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
 /// The beginning of a text.
 fn cut(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
@@ -301,4 +310,16 @@ fn entry(seq: Seq, record: JournalRecord) -> Option<AuditEntry> {
         agent: stored.agent,
         request_id: stored.request_id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_wrong_place_is_not_kept() {
+        assert_eq!(concealed("v3/NAME"), "v3/NAME");
+        assert_eq!(concealed("faas_c0ffee"), "faas_…");
+        assert_eq!(concealed("v1/=faas_key_c0ffee c0ffee/x"), "v1/=faas_…/x");
+    }
 }

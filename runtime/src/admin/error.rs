@@ -251,7 +251,8 @@ pub(super) fn raw(error: ApiError, id: RequestId) -> Vec<u8> {
     let length = text.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM}\r\nx-faas-error: {code}\r\n\
-         x-request-id: {id}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{text}"
+         x-request-id: {id}\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{text}"
     )
     .into_bytes()
 }

@@ -3,12 +3,15 @@
 
 use super::error::ApiError;
 use axum::http::{
-    HeaderMap, Uri, Version,
+    HeaderMap, HeaderName, Uri, Version,
     header::{HOST, ORIGIN},
     uri::Authority,
 };
 use faas_api::ErrorCode;
 use std::net::IpAddr;
+
+/// What a browser says about the page that a request comes from.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Lets requests through whose `host` and `origin` belong to a listener on this address.
 pub(super) fn check(
@@ -25,6 +28,12 @@ pub(super) fn check(
         return Err(ApiError::new(ErrorCode::Forbidden)
             .detail("the host is not an address of this machine")
             .hint("this server listens on loopback only: use 127.0.0.1 or localhost"));
+    }
+    // Browsers say so where there is no `origin`: a link, a picture (Fetch Metadata §2.3).
+    let sites = headers.get_all(SEC_FETCH_SITE).iter();
+    if { sites }.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none")) {
+        return Err(ApiError::new(ErrorCode::Forbidden)
+            .detail("the request comes from a web page of another site"));
     }
     for origin in headers.get_all(ORIGIN) {
         let origin = origin.to_str().ok().and_then(authority_of_origin);
@@ -83,7 +92,7 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderValue;
 
     fn status(listener: &str, target: &str, fields: &[(HeaderName, &str)]) -> u16 {
         let mut headers = HeaderMap::new();
@@ -168,6 +177,21 @@ mod tests {
             "http://x@127.0.0.1:8081",
         ] {
             assert_eq!(from("127.0.0.1:8081", bad), 403, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_browsers_say_of_pages_counts_where_they_name_no_origin() {
+        for (site, expected) in [
+            ("none", 200),
+            ("same-origin", 200),
+            ("same-site", 403),
+            ("cross-site", 403),
+            ("", 403),
+            ("something-new", 403),
+        ] {
+            let fields = [(HOST, "localhost"), (SEC_FETCH_SITE, site)];
+            assert_eq!(status("127.0.0.1", "/livez", &fields), expected, "{site}");
         }
     }
 }

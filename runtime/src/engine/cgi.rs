@@ -442,7 +442,7 @@ impl Body for Pipe {
 
 /// The response that a header block describes, and the block's length with its empty line; `None`
 /// while the block has no end. Lines end with CRLF or LF (RFC 3875 §6.3).
-fn parse_block(block: &[u8]) -> Result<Option<(Response<()>, usize)>, String> {
+pub(super) fn parse_block(block: &[u8]) -> Result<Option<(Response<()>, usize)>, String> {
     let mut headers = HeaderMap::new();
     let mut status = None;
     let mut offset = 0;

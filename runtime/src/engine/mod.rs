@@ -31,6 +31,8 @@ mod offload;
 mod pool;
 mod prepared;
 mod program;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod residency;
 mod reuse;
 mod siblings;

@@ -99,18 +99,27 @@ fn compile(job: &Job) -> Outcome {
     if Digest::of(&wasm) != job.digest {
         return Outcome::Failed("the stored artifact does not match its digest: upload the same file again, or restore it from a backup".to_owned());
     }
-    let compiled = match job.component {
-        // What is merged has no lines any more.
-        true if !job.line_numbers => component(&engine, &wasm),
-        true => engine.precompile_component(&wasm),
-        false => engine.precompile_module(&wasm),
-    };
-    match compiled {
+    match native_code(&engine, &wasm, job.component, job.line_numbers) {
         Ok(code) => match write(job, &code) {
             Ok(()) => Outcome::Compiled,
             Err(error) => Outcome::Failed(format!("the code cannot be written: {error}")),
         },
         Err(error) => Outcome::Refused(format!("{error:#}")),
+    }
+}
+
+/// The native code of an artifact.
+pub(super) fn native_code(
+    engine: &Engine,
+    wasm: &[u8],
+    is_component: bool,
+    line_numbers: bool,
+) -> wasmtime::Result<Vec<u8>> {
+    match is_component {
+        // What is merged has no lines any more.
+        true if !line_numbers => component(engine, wasm),
+        true => engine.precompile_component(wasm),
+        false => engine.precompile_module(wasm),
     }
 }
 

@@ -9,6 +9,8 @@ mod domains;
 pub(crate) mod environments;
 pub(crate) mod guard;
 pub(crate) mod keys;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 pub(crate) mod record;
 pub(crate) mod routing;
 pub(crate) mod snapshot;

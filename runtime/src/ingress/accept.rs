@@ -1,6 +1,9 @@
 //! Accepts connections. Nothing that can go wrong with one connection ends this, or holds it up.
 
-use super::connection::{self, Common, Serve};
+use super::{
+    connection::{self, Common, Serve},
+    crowd::{Crowd, Member},
+};
 use futures::FutureExt;
 use rustix::process::{Resource, getrlimit};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -12,7 +15,7 @@ use tokio::{
 
 /// How long to wait when the system has no room for a connection, and how long at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
-/// How often an idle connection is asked to make room while there is none.
+/// How often connections are asked to make room while there is none.
 const SQUEEZE_EVERY: Duration = Duration::from_millis(10);
 /// The most connections, where the limit on open files would permit more.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -36,14 +39,19 @@ pub(crate) fn max_connections(configured: usize, room: usize) -> usize {
 }
 
 /// Accepts connections until the node drains, and serves each in a task of its own, on one of the
-/// threads for that. Listeners may share their places.
+/// threads for that.
 pub(super) async fn accept<S: Serve>(
     listener: TcpListener,
-    slots: Arc<Semaphore>,
+    room: Room,
     common: Arc<Common>,
     visitor: impl Fn(SocketAddr) -> S,
 ) {
     let serve = |(stream, peer, slot): Accepted| {
+        let Some(member) = room.crowd.enter(peer.ip()) else {
+            // No answer: there may be very many, and they may expect TLS.
+            let _ = stream.set_zero_linger();
+            return;
+        };
         let (service, shared) = (visitor(peer), common.clone());
         // Its thread has an event loop of its own, which shall tell of this socket.
         let Ok(stream) = stream.into_std() else {
@@ -51,9 +59,9 @@ pub(super) async fn accept<S: Serve>(
         };
         common.lanes.spawn(&common.tasks, async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                connection::serve(stream, service, &shared).await;
+                connection::serve(stream, service, member.pulse(), &shared).await;
             }
-            drop(slot);
+            drop::<(Member, _)>((member, slot));
         });
     };
     let mut wait = BACK_OFF.0;
@@ -61,7 +69,7 @@ pub(super) async fn accept<S: Serve>(
         let accepted = tokio::select! {
             biased;
             () = common.signals.drain.cancelled() => break,
-            accepted = next(&listener, &slots, &common) => accepted,
+            accepted = next(&listener, &room) => accepted,
         };
         match accepted {
             Ok(accepted) => {
@@ -85,38 +93,45 @@ pub(super) async fn accept<S: Serve>(
     }
     // To these clients the connection stands already.
     for _ in 0..LAST_ONES {
-        match next(&listener, &slots, &common).now_or_never() {
+        match next(&listener, &room).now_or_never() {
             Some(Ok(accepted)) => serve(accepted),
             _ => break,
         }
     }
 }
 
+/// Where connections find a place. Listeners may share it.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    /// The places.
+    pub(super) slots: Arc<Semaphore>,
+    /// Those who have one.
+    pub(super) crowd: Arc<Crowd>,
+}
+
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// A place first, then the connection: a client that waits in the system's queue costs nothing.
-async fn next(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-    common: &Common,
-) -> io::Result<Accepted> {
-    let slot = match slots.clone().try_acquire_owned() {
+async fn next(listener: &TcpListener, room: &Room) -> io::Result<Accepted> {
+    let slot = match room.slots.clone().try_acquire_owned() {
         Ok(slot) => slot,
-        Err(_) => make_room(slots, common).await?,
+        Err(_) => room.make().await?,
     };
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, slot))
 }
 
-/// Waits for a place, and asks idle connections for theirs meanwhile.
-async fn make_room(slots: &Arc<Semaphore>, common: &Common) -> io::Result<OwnedSemaphorePermit> {
-    let slot = slots.clone().acquire_owned();
-    tokio::pin!(slot);
-    loop {
-        common.signals.squeeze.notify_one();
-        tokio::select! {
-            slot = &mut slot => return slot.map_err(io::Error::other),
-            () = sleep(SQUEEZE_EVERY) => {}
+impl Room {
+    /// Waits for a place, and asks others for theirs meanwhile.
+    async fn make(&self) -> io::Result<OwnedSemaphorePermit> {
+        let slot = self.slots.clone().acquire_owned();
+        tokio::pin!(slot);
+        loop {
+            self.crowd.make_room();
+            tokio::select! {
+                slot = &mut slot => return slot.map_err(io::Error::other),
+                () = sleep(SQUEEZE_EVERY) => {}
+            }
         }
     }
 }

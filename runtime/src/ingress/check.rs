@@ -143,11 +143,21 @@ fn host<B>(request: &Request<B>) -> Result<&str, Refused> {
     }
 }
 
-/// `a` and `a:80` are the same host for http, `a` and `a:443` for https.
+/// `a` and `a:80` are the same host for http, `a` and `a:443` for https; `a:80` and `a:443` never are.
 fn same_host(a: &str, b: &str) -> bool {
-    let bare =
-        |host| str::strip_suffix(host, ":80").or(str::strip_suffix(host, ":443")).unwrap_or(host);
-    bare(a).eq_ignore_ascii_case(bare(b))
+    [":80", ":443"].into_iter().any(|port| {
+        let (a, b) = (a.strip_suffix(port).unwrap_or(a), b.strip_suffix(port).unwrap_or(b));
+        a.eq_ignore_ascii_case(b)
+    })
+}
+
+/// Whether a host, possibly with a port, is the one that was asked for in a TLS handshake
+/// (RFC 6066 §3). What is meant for another one came over a connection that is not for it, be it by
+/// mistake (RFC 9110 §15.5.20). A request of HTTP/1.0 may name none.
+pub(super) fn is_name_of(host: &str, name: &str) -> bool {
+    let bare = host.split(':').next().unwrap_or_default();
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    host.is_empty() || bare.eq_ignore_ascii_case(name)
 }
 
 /// A name or an address, and perhaps a port. Narrower than RFC 3986 §3.2.2, which permits bytes
@@ -223,6 +233,7 @@ mod tests {
             ("GET / 1.0 | host: a", "a"),
             ("GET http://A/x 1.1 | host: a", "a"),
             ("GET http://a:80/x 1.1 | host: a", "a"),
+            ("GET https://a/x 1.1 | host: a:443", "a:443"),
             ("POST / 1.1 | host: a | transfer-encoding: Chunked", "a"),
             ("OPTIONS / 1.1 | host: a", "a"),
             ("GET http://a/ 2", "a"),
@@ -258,6 +269,8 @@ mod tests {
             "GET http://b/x 1.1 | host: a",
             "GET http://a/x 1.1",
             "GET http://a:81/x 1.1 | host: a",
+            "GET http://a:80/x 1.1 | host: a:443",
+            "GET https://a:443/x 2 | host: a:80",
             "GET http://u@a/x 1.1 | host: a",
             "GET ftp://a/x 1.1 | host: a",
             "GET a:80 1.1 | host: a:80",
@@ -285,6 +298,24 @@ mod tests {
         }
         let long = format!("{} / 1.1 | host: a", "M".repeat(65));
         assert_eq!(check(&request(&long), &LIMITS).unwrap_err().code, ErrorCode::BadRequest);
+    }
+
+    #[test]
+    fn names_of_hosts() {
+        for (host, expected) in [
+            ("a.test", true),
+            ("A.Test:8443", true),
+            ("a.test.", true),
+            ("a.test.:443", true),
+            ("", true),
+            ("b.test", false),
+            ("x.a.test", false),
+            ("a.test.b", false),
+            ("127.0.0.1", false),
+            ("[::1]:443", false),
+        ] {
+            assert_eq!(is_name_of(host, "a.test"), expected, "{host}");
+        }
     }
 
     #[test]

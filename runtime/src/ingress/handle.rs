@@ -26,9 +26,12 @@ use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
+
+/// Up to so many bytes of targets and values are kept as they came.
+const SMALL_HEAD: usize = 4 << 10;
 
 /// What every request needs.
 pub(super) struct Shared<B> {
@@ -57,6 +60,8 @@ struct Visitor<B> {
     address: HeaderValue,
     /// The peer is a proxy whose word is taken.
     is_trusted: bool,
+    /// The name that it asked for in its TLS handshake.
+    name: OnceLock<Box<str>>,
 }
 
 impl<B> Visitor<B> {
@@ -82,7 +87,7 @@ impl<B: Backend> Visit<B> {
         let peer = peer.ip().to_canonical();
         let Client { address, .. } = Client::of_connection(peer);
         let is_trusted = shared.proxies.trust(peer);
-        Self(Arc::new(Visitor { shared, peer, address, is_trusted }))
+        Self(Arc::new(Visitor { shared, peer, address, is_trusted, name: OnceLock::new() }))
     }
 }
 
@@ -94,6 +99,13 @@ impl<B: Backend> Serve for Visit<B> {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static {
         handle(self.0.clone(), request).map(Ok)
+    }
+
+    fn is_named(&self, name: &str) {
+        // A proxy may ask for one name and send requests for many hosts.
+        if !self.0.is_trusted {
+            let _ = self.0.name.set(name.into());
+        }
     }
 
     fn refuse(&self, code: ErrorCode) -> Bytes {
@@ -172,9 +184,9 @@ type Ended<B> = Response<Answer<<B as Backend>::Body, <B as Backend>::Function>>
 async fn handle<B: Backend>(visitor: Arc<Visitor<B>>, request: Request<Incoming>) -> Ended<B> {
     let shared = &visitor.shared;
     let id = visitor.request_id(request.headers());
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut ticket = Ticket::new(shared.books.clone(), id, method, uri);
     let is_http1 = request.version() != Version::HTTP_2;
+    let (method, uri) = (request.method().clone(), uri_to_keep(&request, is_http1));
+    let mut ticket = Ticket::new(shared.books.clone(), id, method, uri);
     let expects = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
     let (body, flow) = RequestBody::new(body, shared.body_idle, expects);
@@ -202,6 +214,19 @@ async fn handle<B: Backend>(visitor: Arc<Visitor<B>>, request: Request<Incoming>
     response
 }
 
+/// The target of a request, which is kept until its answer has ended. As it came it would keep all
+/// that was read with it; an answer may wait for its client for long, and over HTTP/2 many of them.
+fn uri_to_keep<B>(request: &Request<B>, is_http1: bool) -> Uri {
+    let uri = request.uri();
+    let bytes = || request.headers().values().map(HeaderValue::len).sum::<usize>();
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let copied = match is_http1 && target + bytes() < SMALL_HEAD {
+        true => None,
+        false => Uri::try_from(uri.to_string()).ok(),
+    };
+    copied.unwrap_or_else(|| uri.clone())
+}
+
 /// Finds the function and calls it.
 async fn answer<B: Backend>(
     visitor: &Visitor<B>,
@@ -210,6 +235,9 @@ async fn answer<B: Backend>(
 ) -> Result<Outcome<B::Body>, Failure> {
     let shared = &visitor.shared;
     let host = check::check(&request, &shared.limits)?;
+    if visitor.name.get().is_some_and(|name| !check::is_name_of(host, name)) {
+        return Err(Failure::new(ErrorCode::MisdirectedRequest));
+    }
     let (path, method) = (request.uri().path(), request.method());
     let asked = Asked { host, path, method, headers: request.headers() };
     if let Some(wanted) = cors::asks_for(method, asked.headers)

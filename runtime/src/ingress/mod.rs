@@ -4,7 +4,7 @@
 //!
 //! | step | file | what happens |
 //! |---|---|---|
-//! | accept | `accept`, `lanes` | a place, a socket, a task on one thread |
+//! | accept | `accept`, `crowd`, `lanes` | a place, a socket, a task on one thread |
 //! | read | `connection` | TLS, which protocol; deadlines, drain, reset; every head seen whole |
 //! | handle | `handle` | calls the rest in order; errors become responses here |
 //! | check | `check` | is it HTTP, and for exactly one host |
@@ -29,11 +29,14 @@ mod backend;
 mod body;
 mod check;
 mod connection;
+mod crowd;
 mod forward;
 mod guard;
 mod handle;
 mod lanes;
 mod meter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod proxies;
 mod redirect;
 mod respond;
@@ -43,10 +46,12 @@ mod sticky;
 mod tests;
 
 use self::{
+    accept::Room,
     access_log::Log,
     backend::Node,
     check::RequestLimits,
     connection::{Common, HeadLimits, Patience, Signals},
+    crowd::{Crowd, CrowdLimits},
     guard::Guards,
     handle::{Shared, Visit},
     lanes::Lanes,
@@ -104,6 +109,11 @@ pub struct IngressConfig {
     pub access_log: AccessLog,
     /// The most connections open at once; 0 derives it from the limit on open files.
     pub max_connections: usize,
+    /// The most connections of one address, or of one IPv6 network of 64 bits. 0 is 512, and at most
+    /// half of all, for addresses that are not loopback. Trusted proxies have no limit.
+    pub max_connections_per_address: usize,
+    /// What may be held for clients that are slow, of all connections together, in bytes.
+    pub connection_memory_bytes: usize,
     /// Seconds a new connection may stay silent.
     pub first_byte_timeout_s: u64,
     /// Seconds from the first byte of a request's head to its end.
@@ -186,6 +196,8 @@ impl Default for IngressConfig {
             trusted_proxies: Vec::new(),
             access_log: AccessLog::All,
             max_connections: 0,
+            max_connections_per_address: 0,
+            connection_memory_bytes: 96 << 20,
             first_byte_timeout_s: 10,
             head_timeout_s: 10,
             body_idle_timeout_s: 30,
@@ -215,6 +227,7 @@ impl IngressConfig {
             ("ingress.body_idle_timeout_s", self.body_idle_timeout_s),
             ("ingress.write_idle_timeout_s", self.write_idle_timeout_s),
             ("ingress.keep_alive_timeout_s", self.keep_alive_timeout_s),
+            ("ingress.connection_memory_bytes", self.connection_memory_bytes as u64),
             ("ingress.max_headers", self.max_headers as u64),
             ("ingress.max_h2_streams", u64::from(self.max_h2_streams)),
         ];
@@ -333,17 +346,15 @@ impl Ingress {
     /// Serves its listeners until the node has drained or is stopped: stops accepting, lets what is
     /// in flight finish, and cuts off what has not when patience ends.
     pub(crate) async fn serve(self: Arc<Self>, doors: Doors, shutdown: Shutdown) {
-        let slots = max_connections(self.config.max_connections, usize::MAX);
-        tracing::info!(max_connections = slots, "the ingress accepts requests");
-        let slots = Arc::new(Semaphore::new(slots));
+        let room = self.room();
         let port = doors.requests.local_addr().map_or(0, |address| address.port());
         let visitor = |peer| Visit::new(self.shared.clone(), peer);
-        let requests = accept::accept(doors.requests, slots.clone(), self.common.clone(), visitor);
+        let requests = accept::accept(doors.requests, room.clone(), self.common.clone(), visitor);
         let redirect = async {
             if let Some(listener) = doors.redirect {
                 let common = Arc::new(Common { tls: None, ..Common::clone(&self.common) });
                 let visitor = |_| Redirect::new(self.shared.clone(), port);
-                accept::accept(listener, slots, common, visitor).await;
+                accept::accept(listener, room.clone(), common, visitor).await;
             }
         };
         // Apart from each other, and not moved about with all that waits for them.
@@ -354,12 +365,31 @@ impl Ingress {
         };
         tokio::select! {
             () = run(accepting, &self.common, drain, &shutdown) => {}
-            // It never ends.
+            // These never end.
             () = self.shared.guards.tend() => {}
+            () = room.crowd.watch_burden() => {}
         }
         // The log's thread is waited for outside the asynchronous threads.
         let shared = self.shared.clone();
         let _ = tokio::task::spawn_blocking(move || shared.books.log.flush()).await;
+    }
+
+    /// Where all connections find a place.
+    fn room(&self) -> Room {
+        let config = &self.config;
+        let connections = max_connections(config.max_connections, usize::MAX);
+        tracing::info!(max_connections = connections, "the ingress accepts requests");
+        let limits = CrowdLimits {
+            of_one_address: config.max_connections_per_address,
+            connections,
+            burden: config.connection_memory_bytes,
+        };
+        let proxies = Proxies::new(&config.trusted_proxies);
+        let metrics = self.shared.books.metrics.connections.clone();
+        Room {
+            slots: Arc::new(Semaphore::new(connections)),
+            crowd: Crowd::new(limits, proxies, metrics),
+        }
     }
 }
 

@@ -224,10 +224,12 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let switch = shutdown.clone();
+        let limits = CrowdLimits { of_one_address: 0, connections: 10, burden: 1 << 20 };
+        let crowd = Crowd::new(limits, Proxies::new(&[]), seen.metrics.connections.clone());
+        let room = Room { slots: Arc::new(Semaphore::new(10)), crowd };
         let running = tokio::spawn(async move {
             let visitor = |peer| Visit::new(shared.clone(), peer);
-            let accepting =
-                accept::accept(listener, Arc::new(Semaphore::new(10)), common.clone(), visitor);
+            let accepting = accept::accept(listener, room, common.clone(), visitor);
             run(accepting, &common, Drain { delay: Duration::ZERO, patience: NEVER }, &switch)
                 .await;
         });

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     pub(crate) outbound_connections: IntGauge,
     log_lines_dropped: IntCounterVec,
     deploys: IntCounterVec,
+    /// Connections of the ingress.
+    pub(crate) connections: ConnectionMetrics,
     /// Time from an instance's request to its first instruction.
     pub(crate) instance_start: Histogram,
     /// Bytes of response bodies that were handed to clients.
@@ -62,6 +64,34 @@ pub(crate) struct Metrics {
     pub(crate) functions_quarantined: IntGauge,
     /// Native code that was refused and rebuilt because it was not what this node wrote.
     pub(crate) cache_rejected: IntCounter,
+}
+
+/// What is counted of connections.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionMetrics {
+    /// Those of the ingress that are open.
+    pub(crate) open: IntGauge,
+    rejected: IntCounterVec,
+}
+
+impl ConnectionMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            open: gauge(registry, "faas_connections_open", "Connections of clients")?,
+            rejected: counters(
+                registry,
+                "faas_connections_rejected_total",
+                "Connections that were closed because their address had too many (`address`), to make \
+                 `room` for others, or because they held too much `memory`",
+                &["reason"],
+            )?,
+        })
+    }
+
+    /// Counts connections that were closed for a reason that is not theirs alone.
+    pub(crate) fn rejected(&self, reason: &str, number: u64) {
+        self.rejected.with_label_values(&[reason]).inc_by(number);
+    }
 }
 
 /// The handles of one function of one version, looked up once per deploy and not per request.
@@ -162,6 +192,7 @@ impl Metrics {
                 &["app"],
             )?,
             deploys: counters(r, "faas_deploys_total", "Deploys, by result", &["result"])?,
+            connections: ConnectionMetrics::new(r)?,
             instance_start: histogram(
                 r,
                 "faas_instance_start_seconds",

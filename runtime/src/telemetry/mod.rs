@@ -17,6 +17,9 @@ pub struct LogConfig {
     pub filter: String,
     /// Lines of functions' logs that are kept in memory per app.
     pub function_lines: usize,
+    /// What the functions of one app may write to its log, in bytes per second, with four seconds' worth
+    /// at once; lines beyond are dropped and counted. 0: no limit.
+    pub function_bytes_per_s: u64,
     /// What lines of functions' logs may take on disk, of all apps together, in bytes; 0 keeps
     /// them in memory only.
     pub disk_bytes: u64,
@@ -42,6 +45,7 @@ impl Default for LogConfig {
             format: LogFormat::Auto,
             filter: "info".to_owned(),
             function_lines: 10_000,
+            function_bytes_per_s: 1 << 20,
             disk_bytes: 256 << 20,
             segment_bytes: 8 << 20,
         }

@@ -64,6 +64,11 @@ impl Acceptor {
         self.0.accept(transport).await
     }
 
+    /// The host that the client has asked for, in lower case.
+    pub(crate) fn name<T>(stream: &TlsStream<T>) -> Option<&str> {
+        stream.get_ref().1.server_name()
+    }
+
     /// What was agreed on.
     pub(crate) fn spoken<T>(stream: &TlsStream<T>) -> Spoken {
         match stream.get_ref().1.alpn_protocol() {

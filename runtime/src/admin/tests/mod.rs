@@ -8,6 +8,7 @@ mod configuration;
 mod deploy;
 mod keys;
 mod logs;
+mod matrix;
 mod tokens;
 mod usage;
 mod wire;

@@ -1,21 +1,22 @@
 //! HTTP/1.0 and HTTP/1.1.
 
 use super::{
-    Connection, End, Serve,
+    Connection, End, Serve, TRIFLE, WHOLE,
     io::Io,
-    pulse::Phase,
+    pulse::{Phase, Pulse},
     transport::Transport,
     watch::{Alarm, Seldom, next_alarm},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Version, header::CONNECTION};
-use http_body::Body as _;
+use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::net::TcpStream;
@@ -34,7 +35,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
     first: BytesMut,
 ) -> End {
     let Connection { pulse, service, common } = connection;
-    let io = Io::plain(transport, pulse, first).guarded(common.heads, connection);
+    let io = Io::new(transport, pulse, first).guarded(common.heads, connection);
     let service = service_fn(|request: Request<Incoming>| {
         pulse.called(request.body().size_hint().exact());
         if request.version() == Version::HTTP_10 {
@@ -46,7 +47,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
             if pulse.is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Weighed::new(body, pulse)))
         }
     });
     let mut hyper = pin!(builder(connection).serve_connection(TokioIo::new(io), service));
@@ -85,6 +86,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
             }
             Ok(Alarm::Overdue(overdue)) => return End::Overdue(overdue),
             Ok(Alarm::Squeezed) => return End::Squeezed,
+            Ok(Alarm::Evicted) => return End::Evicted,
             Ok(Alarm::Reset | Alarm::Cut) => return End::Abrupt,
         }
     }
@@ -103,4 +105,72 @@ fn builder<S>(connection: &Connection<'_, S>) -> http1::Builder {
         builder.max_headers(common.max_headers);
     }
     builder
+}
+
+/// A body that says what of it waits for the client: all of it, where the node has it already, or
+/// what hyper was given and has not written.
+struct Weighed<B> {
+    body: B,
+    weight: Weight,
+}
+
+/// What a body says of itself.
+enum Weight {
+    /// Nothing: it is a trifle.
+    Trifle,
+    /// So much, from its beginning until its end was written.
+    Whole(usize, Arc<Pulse>),
+    /// What hyper has of it.
+    Pieces(Arc<Pulse>),
+}
+
+impl<B: Body<Data = Bytes>> Weighed<B> {
+    fn new(body: B, pulse: &Arc<Pulse>) -> Self {
+        let weight = match body.size_hint().exact() {
+            Some(length) if length <= TRIFLE => Weight::Trifle,
+            Some(length) if length <= WHOLE => {
+                let bytes = usize::try_from(length).unwrap_or_default();
+                pulse.owes(bytes);
+                Weight::Whole(bytes, pulse.clone())
+            }
+            _ => Weight::Pieces(pulse.clone()),
+        };
+        Self { body, weight }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Weighed<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Weight::Pieces(pulse) = &self.weight
+            && let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(piece) = frame.data_ref()
+        {
+            pulse.writes(piece.len());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Weighed<B> {
+    fn drop(&mut self) {
+        // hyper may still have all of it.
+        if let Weight::Whole(bytes, pulse) = &self.weight {
+            pulse.writes_last(*bytes);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! stream. What it does not do is to give up on a client that opens no window for an answer.
 
 use super::{
-    Connection, End, Serve,
+    Connection, End, Serve, WHOLE,
     io::Io,
     pulse::{Overdue, Phase, Pulse},
     transport::Transport,
@@ -25,7 +25,7 @@ use std::{
             Ordering::{Acquire, Release},
         },
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -41,6 +41,17 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What is kept of an answer that the client has no window for.
 const SEND_BUFFER: usize = 64 << 10;
+/// How often the largest header list a header block may take while it is not complete: fields that
+/// the list counts as 32 bytes and their text take three times as much.
+const OPEN_BLOCK: usize = 3;
+/// What a stream takes whose answer waits, besides the answer, in bytes.
+const STREAM: usize = 6 << 10;
+/// The size of the pieces in which hyper gets an answer: it takes one for as little as a byte of the
+/// client's window. A frame holds no more anyway.
+const PIECE: usize = 16 << 10;
+/// The size of the last piece of a larger answer. hyper is done with a stream when it has taken that,
+/// and it stays in memory until the client has room for it.
+const LAST_PIECE: usize = 256;
 /// Errors of the client on single streams before the connection ends (CVE-2025-8671).
 const LOCAL_RESETS: usize = 100;
 /// A client that is silent this long is asked whether it is there,
@@ -56,7 +67,8 @@ pub(super) async fn run<T: Transport, S: Serve>(
     first: BytesMut,
 ) -> End {
     let Connection { pulse, service, common } = connection;
-    let io = Io::<T, Connection<'_, S>>::plain(transport, pulse, first);
+    let block = header_list(connection) as usize * OPEN_BLOCK;
+    let io = Io::<T, Connection<'_, S>>::new(transport, pulse, first).framed(block);
     let streams = Streams {
         pulse: pulse.clone(),
         tasks: common.tasks.clone(),
@@ -68,11 +80,14 @@ pub(super) async fn run<T: Transport, S: Serve>(
     let service = service_fn(|request| {
         let pace = Arc::new(Pace::new());
         *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace.clone());
-        let answer = service.serve(request);
-        async move {
+        pulse.asks();
+        let (answer, pulse) = (service.serve(request), pulse.clone());
+        // Apart from the stream, which goes on when this is over: an answer that waits for its client
+        // is small, a call is not.
+        Box::pin(async move {
             let Ok(response) = answer.await;
-            Ok::<_, Infallible>(response.map(|body| Paced { body, pace }))
-        }
+            Ok::<_, Infallible>(response.map(|body| Paced::new(body, pace, pulse)))
+        })
     });
     let mut hyper = pin!(builder(connection, streams).serve_connection(TokioIo::new(io), service));
     let watch = |drained| {
@@ -91,6 +106,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
                 return End::Overdue(overdue);
             }
             Some(Alarm::Reset | Alarm::Cut) => return End::Abrupt,
+            Some(Alarm::Evicted) => return End::Evicted,
             Some(news) => {
                 // GOAWAY, which lets requests that are under way arrive (RFC 9113 §6.8).
                 hyper.as_mut().graceful_shutdown();
@@ -117,10 +133,14 @@ fn builder<S>(connection: &Connection<'_, S>, streams: Streams) -> http2::Builde
         .max_send_buf_size(SEND_BUFFER)
         .max_local_error_reset_streams(LOCAL_RESETS)
         .max_concurrent_streams(common.max_h2_streams)
-        .max_header_list_size(
-            u32::try_from(common.heads.uri + common.heads.headers).unwrap_or(u32::MAX),
-        );
+        .max_header_list_size(header_list(connection));
     builder
+}
+
+/// The largest header list, as RFC 9113 §10.5.1 counts it.
+fn header_list<S>(connection: &Connection<'_, S>) -> u32 {
+    let heads = &connection.common.heads;
+    u32::try_from(heads.uri + heads.headers).unwrap_or(u32::MAX)
 }
 
 /// Runs the streams of one connection.
@@ -226,10 +246,40 @@ impl Pace {
     }
 }
 
-/// A body that notes its pace.
+/// A body that notes its pace, and what of it waits for the client.
 struct Paced<B> {
     body: B,
+    /// What of the body's last piece hyper has not been given.
+    rest: Bytes,
     pace: Arc<Pace>,
+    pulse: Arc<Pulse>,
+    /// What waits.
+    owed: usize,
+}
+
+impl<B: Body<Data = Bytes>> Paced<B> {
+    fn new(body: B, pace: Arc<Pace>, pulse: Arc<Pulse>) -> Self {
+        let length = body.size_hint().exact().filter(|length| *length <= WHOLE);
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+        let owed = if body.is_end_stream() { 0 } else { STREAM + length };
+        if owed > 0 {
+            pulse.owes(owed);
+        }
+        Self { body, rest: Bytes::new(), pace, pulse, owed }
+    }
+}
+
+impl<B> Paced<B> {
+    /// As much of a piece as hyper shall take at once.
+    fn portion(&mut self, is_last: bool) -> Bytes {
+        let length = self.rest.len();
+        let portion = match length {
+            ..=LAST_PIECE => length,
+            ..=PIECE if is_last => length - LAST_PIECE,
+            _ => length.min(PIECE),
+        };
+        self.rest.split_to(portion)
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
@@ -240,19 +290,44 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.pace.asked();
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(_))) = &frame {
-            self.pace.gave();
+        let this = &mut *self;
+        this.pace.asked();
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => this.rest = piece,
+                    Err(frame) => {
+                        this.pace.gave();
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                },
+                end => return Poll::Ready(end),
+            }
         }
-        frame
+        this.pace.gave();
+        let portion = this.portion(this.body.is_end_stream());
+        Poll::Ready(Some(Ok(Frame::data(portion))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let mut hint = self.body.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
+
+impl<B> Drop for Paced<B> {
+    fn drop(&mut self) {
+        if self.owed > 0 {
+            self.pulse.paid(self.owed);
+        }
     }
 }

@@ -2,7 +2,9 @@
 //! when they are whole, and puts the node's own words in place of hyper's.
 
 use super::{
+    PREFACE,
     batch::Batch,
+    frames::Frames,
     pulse::{Framing, Phase, Pulse},
     transport::Transport,
     wire::{HeadLimits, Wire},
@@ -33,7 +35,16 @@ pub(super) struct Io<'a, T, R> {
     held: BytesMut,
     /// HTTP/1 only.
     guard: Option<Guard<'a, R>>,
+    /// HTTP/2 only.
+    blocks: Option<Blocks>,
     batch: Batch,
+}
+
+/// Header blocks of an HTTP/2 connection.
+struct Blocks {
+    frames: Frames,
+    /// What one that is not complete may take, in bytes.
+    room: usize,
 }
 
 struct Guard<'a, R> {
@@ -46,9 +57,19 @@ struct Guard<'a, R> {
 }
 
 impl<'a, T: Transport, R: Refuse> Io<'a, T, R> {
-    /// What an HTTP/2 connection reads and writes. `first` was read already.
-    pub(super) fn plain(transport: &'a mut T, pulse: &'a Pulse, first: BytesMut) -> Self {
-        Self { transport, pulse, held: first, guard: None, batch: Batch::default() }
+    /// What a connection reads and writes. `first` was read already.
+    pub(super) fn new(transport: &'a mut T, pulse: &'a Pulse, first: BytesMut) -> Self {
+        let batch = Batch::default();
+        Self { transport, pulse, held: first, guard: None, blocks: None, batch }
+    }
+
+    /// Makes it what an HTTP/2 connection reads and writes, where a header block that is not complete
+    /// takes up to `room` bytes.
+    pub(super) fn framed(mut self, room: usize) -> Self {
+        let mut frames = Frames::behind(PREFACE.len());
+        frames.see(&self.held);
+        self.blocks = Some(Blocks { frames, room });
+        self
     }
 
     /// Makes it what an HTTP/1 connection reads and writes.
@@ -115,7 +136,7 @@ impl<'a, T: Transport, R: Refuse> Io<'a, T, R> {
             }
             let before = buf.filled().len();
             let Poll::Ready(read) = self.poll_transport(cx, buf) else {
-                self.note_wait();
+                self.note_wait(buf.remaining());
                 return Poll::Pending;
             };
             if read? == 0 {
@@ -168,8 +189,30 @@ impl<'a, T: Transport, R: Refuse> Io<'a, T, R> {
         }
     }
 
-    /// hyper wants something and there is nothing.
-    fn note_wait(&self) {
+    fn poll_read_http2(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            self.hand_over(buf, usize::MAX);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = self.poll_transport(cx, buf);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.frames.see(buf.filled().get(before..).unwrap_or_default());
+            if read.is_pending() {
+                let open = if blocks.frames.is_block_open() { blocks.room } else { 0 };
+                self.pulse.keeps(buf.remaining() + open);
+            }
+        }
+        read.map_ok(drop)
+    }
+
+    /// hyper wants something and there is nothing. It has so much room for it.
+    fn note_wait(&self, room: usize) {
+        self.pulse.keeps(self.held.capacity() + room);
         match &self.guard {
             Some(guard) if !guard.wire.wants_head() => {}
             Some(_) if self.held.is_empty() => self.pulse.stay_or_enter(Phase::Idle),
@@ -241,13 +284,9 @@ impl<T: Transport, R: Refuse> AsyncRead for Io<'_, T, R> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.guard.is_some() {
-            this.poll_read_http1(cx, buf)
-        } else if this.held.is_empty() {
-            this.poll_transport(cx, buf).map_ok(drop)
-        } else {
-            this.hand_over(buf, usize::MAX);
-            Poll::Ready(Ok(()))
+        match this.guard {
+            Some(_) => this.poll_read_http1(cx, buf),
+            None => this.poll_read_http2(cx, buf),
         }
     }
 }
@@ -284,7 +323,10 @@ impl<T: Transport, R: Refuse> AsyncWrite for Io<'_, T, R> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().transport).poll_flush(cx)
+        // hyper flushes when it has written all there is.
+        let this = self.get_mut();
+        this.pulse.flushed();
+        Pin::new(&mut *this.transport).poll_flush(cx)
     }
 
     /// The connection says goodbye when hyper is done with it.

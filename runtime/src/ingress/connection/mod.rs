@@ -5,9 +5,13 @@
 //! carries the bytes, so that a connection without TLS knows nothing of it.
 
 mod batch;
+mod frames;
 mod http1;
 mod http2;
 mod io;
+mod load;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod properties;
 pub(super) mod pulse;
 #[cfg(test)]
 mod tests;
@@ -15,11 +19,16 @@ mod transport;
 mod watch;
 mod wire;
 
-pub(super) use {pulse::Patience, watch::Signals, wire::HeadLimits};
+pub(super) use {
+    load::Burden,
+    pulse::{Leave, Patience, Pulse, Worth},
+    watch::Signals,
+    wire::HeadLimits,
+};
 
 use self::{
     io::Refuse,
-    pulse::{Overdue, Phase, Pulse},
+    pulse::{Overdue, Phase},
     transport::{Socket, Transport, speaks_plainly},
 };
 use super::lanes::Lanes;
@@ -43,9 +52,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Room for the first bytes of a connection, which decide its protocol.
 const FIRST_READ: usize = 2048;
 
-/// A connection that is younger has not been silent, however few bytes it has sent.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// How long the first bytes of a connection may take when the node drains already.
 const LATE: Duration = Duration::from_millis(100);
 
@@ -56,6 +62,12 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 /// And for how long.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Answers that are not larger are not counted among what a connection holds, in bytes.
+const TRIFLE: u64 = 4 << 10;
+/// The largest answer that the node has before the client takes it, in bytes; larger ones are made as it
+/// takes them.
+const WHOLE: u64 = (1 << 20) + (64 << 10);
 
 /// What answers the requests of one connection.
 pub(super) trait Serve: Send + Sync + 'static {
@@ -70,6 +82,9 @@ pub(super) trait Serve: Send + Sync + 'static {
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+
+    /// The client has asked for this name when it shook hands.
+    fn is_named(&self, _name: &str) {}
 
     /// A whole HTTP/1 response to a head that cannot become a request.
     fn refuse(&self, code: ErrorCode) -> Bytes;
@@ -106,17 +121,23 @@ enum End {
     Overdue(Overdue),
     /// It was idle, and there was need.
     Squeezed,
+    /// It was not, and there was need.
+    Evicted,
     /// The client reset it, or the node stops: there is nothing to be polite about.
     Abrupt,
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn serve<S: Serve>(mut stream: TcpStream, service: S, common: &Common) {
+/// Serves a connection until it ends. What happens is noted in `pulse`.
+pub(super) async fn serve<S: Serve>(
+    mut stream: TcpStream,
+    service: S,
+    pulse: Arc<Pulse>,
+    common: &Common,
+) {
     // Answers are written whole; waiting for more to send would only delay them.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let pulse = Arc::new(Pulse::new(Phase::Idle));
     let connection = Connection { pulse, service: service.into(), common };
     let end = {
         let (read, write) = stream.split();
@@ -161,13 +182,18 @@ impl<S: Serve> Connection<'_, S> {
             }
         };
         match self.in_time(handshake).await {
-            Some(Ok(Some(stream))) => match Acceptor::spoken(&stream) {
-                Spoken::Http1 => self.converse(stream, raw, Some(Protocol::Http1)).await,
-                Spoken::Http2 => self.converse(stream, raw, Some(Protocol::Http2)).await,
-                Spoken::Whatever => self.converse(stream, raw, None).await,
-                // Seeing the certificate was all that was wanted.
-                Spoken::Challenge => End::Done,
-            },
+            Some(Ok(Some(stream))) => {
+                if let Some(name) = Acceptor::name(&stream) {
+                    self.service.is_named(name);
+                }
+                match Acceptor::spoken(&stream) {
+                    Spoken::Http1 => self.converse(stream, raw, Some(Protocol::Http1)).await,
+                    Spoken::Http2 => self.converse(stream, raw, Some(Protocol::Http2)).await,
+                    Spoken::Whatever => self.converse(stream, raw, None).await,
+                    // Seeing the certificate was all that was wanted.
+                    Spoken::Challenge => End::Done,
+                }
+            }
             Some(Ok(None)) => {
                 self.say(&mut socket, &self.refuse(ErrorCode::TlsRequired)).await;
                 self.pulse.leaves_unread();
@@ -214,7 +240,7 @@ impl<S: Serve> Connection<'_, S> {
                 self.say(&mut transport, &[]).await;
             }
             // Without a goodbye over TLS the client knows that its answer is not whole.
-            End::Silent | End::Broken | End::Abrupt | End::Overdue(_) => {}
+            End::Silent | End::Broken | End::Abrupt | End::Evicted | End::Overdue(_) => {}
         }
         end
     }
@@ -226,7 +252,7 @@ impl<S: Serve> Connection<'_, S> {
         tokio::select! {
             biased;
             first = first => Some(first),
-            () = silent_for_too_long(self.common) => None,
+            () = silent_for_too_long(&self.pulse, self.common) => None,
             () = drained_for_a_while(self.common) => None,
         }
     }
@@ -261,12 +287,11 @@ async fn sniff<T: Transport>(transport: &mut T) -> Option<(Protocol, BytesMut)> 
 }
 
 /// A silent connection ends when its time is up, or sooner when there is need of its place.
-async fn silent_for_too_long(common: &Common) {
+async fn silent_for_too_long(pulse: &Pulse, common: &Common) {
     let limit = common.patience.first_byte;
-    sleep(limit.min(FRESH)).await;
     tokio::select! {
-        () = sleep(limit.saturating_sub(FRESH)) => {}
-        () = common.signals.squeeze.notified() => {}
+        () = sleep(limit) => {}
+        _ = pulse.shall_leave() => {}
     }
 }
 
@@ -283,6 +308,11 @@ async fn close<S: Serve>(mut stream: TcpStream, connection: &Connection<'_, S>, 
     match end {
         End::Done | End::Overdue(Overdue::Idle | Overdue::Head) | End::Squeezed => {}
         End::Silent => return,
+        End::Evicted => {
+            // What the system holds for the client goes, too.
+            let _ = stream.set_zero_linger();
+            return;
+        }
         End::Broken | End::Abrupt | End::Overdue(Overdue::Write | Overdue::Closing) => {
             // To a client that waits for the end of the connection, only a reset says that its
             // answer is not whole. To one that does not read, it says that nothing more comes.

@@ -3,13 +3,22 @@
 //! The reader, the writer and the service note what happens with plain atomic stores; the watch
 //! looks at the notes when its timer fires. So a request arms no timer and cancels none.
 
+use super::load::{Burden, Load};
 use std::{
-    sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
     },
     time::{Duration, Instant},
 };
+use tokio::sync::Notify;
+
+/// A connection that is younger has not been silent, however few bytes it has sent; nor has one
+/// that waits for a shorter time to be read.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// How patient the node is with a client.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +71,47 @@ pub(super) enum Overdue {
     Closing,
 }
 
+/// When a connection shall make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ingress) enum Leave {
+    /// If it is idle when it hears of it.
+    IfIdle,
+    /// Unless it has asked for something when it hears of it, and is not idle.
+    UnlessAsked,
+    /// At once.
+    Now,
+}
+
+impl Leave {
+    fn of(code: u8) -> Option<Self> {
+        [Self::IfIdle, Self::UnlessAsked, Self::Now]
+            .into_iter()
+            .find(|leave| *leave as u8 + 1 == code)
+    }
+}
+
+/// How little would be lost with a connection; the first would be missed least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::ingress) enum Worth {
+    /// It has never sent a whole head, and had time for it.
+    NeverAsked,
+    /// Nothing is in flight.
+    Idle,
+    /// Its client does not read.
+    Unread,
+}
+
+impl Worth {
+    /// How such a connection is asked to leave.
+    pub(in crate::ingress) fn leave(self) -> Leave {
+        match self {
+            Self::NeverAsked => Leave::UnlessAsked,
+            Self::Idle => Leave::IfIdle,
+            Self::Unread => Leave::Now,
+        }
+    }
+}
+
 /// No request was handed to the service yet.
 const FRAMING_UNKNOWN: u64 = u64::MAX;
 /// The request's body is chunked.
@@ -92,13 +142,22 @@ pub(in crate::ingress) struct Pulse {
     unread: AtomicBool,
     /// The end of an answer may be nothing but the end of the connection.
     close_delimited: AtomicBool,
+    /// A whole head has come at least once.
+    asked: AtomicBool,
+    /// It shall make room: a [`Leave`] plus one, or 0.
+    leave: AtomicU8,
+    leaving: Notify,
+    load: Load,
+    /// Bytes of answers that hyper has taken and not written; HTTP/1 only.
+    unwritten: AtomicUsize,
 }
 
 impl Pulse {
-    pub(super) fn new(phase: Phase) -> Self {
+    /// The notes of a new connection. What it holds is part of `burden`.
+    pub(in crate::ingress) fn new(burden: Arc<Burden>) -> Self {
         Self {
             start: Instant::now(),
-            phase: AtomicU64::new(phase as u64),
+            phase: AtomicU64::new(Phase::Idle as u64),
             blocked: AtomicU64::new(0),
             framing: AtomicU64::new(FRAMING_UNKNOWN),
             streams: AtomicU32::new(0),
@@ -106,7 +165,111 @@ impl Pulse {
             eof: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             close_delimited: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            leave: AtomicU8::new(0),
+            leaving: Notify::new(),
+            load: Load::new(burden),
+            unwritten: AtomicUsize::new(0),
         }
+    }
+
+    /// A whole head has come.
+    pub(super) fn asks(&self) {
+        if !self.asked.load(Relaxed) {
+            self.asked.store(true, Release);
+        }
+    }
+
+    /// Whether a whole head has ever come.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked.load(Acquire)
+    }
+
+    /// Asks the connection to make room.
+    pub(in crate::ingress) fn ask_to_leave(&self, leave: Leave) {
+        self.leave.store(leave as u8 + 1, Release);
+        self.leaving.notify_one();
+    }
+
+    /// Waits until the connection shall make room and there is nothing against it: at once, or with a
+    /// goodbye.
+    pub(super) async fn shall_leave(&self) -> Leave {
+        loop {
+            match Leave::of(self.leave.load(Acquire)) {
+                Some(Leave::Now) => return Leave::Now,
+                Some(Leave::UnlessAsked) if !self.has_asked() => return Leave::Now,
+                Some(_) if self.is_idle() => return Leave::IfIdle,
+                Some(_) => self.leave.store(0, Release),
+                None => {}
+            }
+            self.leaving.notified().await;
+        }
+    }
+
+    /// What the connection is worth when there is need of its place, and how long it has been worth
+    /// no more. `None` when it shall stay, or leaves already.
+    pub(in crate::ingress) fn worth(&self) -> Option<(Worth, Duration)> {
+        if self.leave.load(Acquire) != 0 {
+            return None;
+        }
+        let now = self.now_ms();
+        let since = |ms: u64| Duration::from_millis(now.saturating_sub(ms));
+        let (phase, blocked) = (self.phase.load(Acquire), self.blocked.load(Acquire));
+        if !self.has_asked() {
+            return Some((Worth::NeverAsked, since(0))).filter(|(_, time)| *time >= FRESH);
+        }
+        match blocked.checked_sub(1) {
+            Some(blocked) => {
+                Some((Worth::Unread, since(blocked))).filter(|(_, time)| *time >= FRESH)
+            }
+            None => self.is_idle().then(|| (Worth::Idle, since(phase >> 2))),
+        }
+    }
+
+    /// What the connection holds beyond what it may, in bytes, and for how long nothing of it has
+    /// gone. `None` when that is nothing, or it leaves already.
+    pub(in crate::ingress) fn excess(&self) -> Option<(usize, Duration)> {
+        let told = self.load.told();
+        let since = self.now_ms().saturating_sub(self.load.since());
+        let leaves_now = self.leave.load(Acquire) == Leave::Now as u8 + 1;
+        (told > 0 && !leaves_now).then(|| (told, Duration::from_millis(since)))
+    }
+
+    /// This much is there to read into, or was read and is not complete.
+    pub(super) fn keeps(&self, bytes: usize) {
+        self.load.keeps(bytes, || self.now_ms());
+    }
+
+    /// hyper has so many bytes of an answer to write.
+    pub(super) fn writes(&self, bytes: usize) {
+        self.unwritten.fetch_add(bytes, AcqRel);
+        self.owes(bytes);
+    }
+
+    /// hyper has the end of an answer, of which so many bytes waited for the client.
+    pub(super) fn writes_last(&self, bytes: usize) {
+        self.unwritten.fetch_add(bytes, AcqRel);
+    }
+
+    /// hyper has written all it had.
+    pub(super) fn flushed(&self) {
+        if self.unwritten.load(Relaxed) != 0 {
+            self.paid(self.unwritten.swap(0, AcqRel));
+        }
+    }
+
+    /// So many bytes of an answer wait for the client.
+    pub(super) fn owes(&self, bytes: usize) {
+        self.load.owes(bytes, || self.now_ms());
+        // Answers may come faster than others are looked for who shall go.
+        if self.load.is_too_much() {
+            self.ask_to_leave(Leave::Now);
+        }
+    }
+
+    /// They do no more.
+    pub(super) fn paid(&self, bytes: usize) {
+        self.load.paid(bytes, || self.now_ms());
     }
 
     fn now_ms(&self) -> u64 {
@@ -162,6 +325,7 @@ impl Pulse {
     /// hyper accepted a head and called the service. `length` is the length of the body, where
     /// the head tells it.
     pub(super) fn called(&self, length: Option<u64>) {
+        self.asks();
         self.framing.store(length.unwrap_or(FRAMING_CHUNKED), Release);
     }
 
@@ -295,6 +459,12 @@ mod tests {
         }
     }
 
+    fn new(phase: Phase) -> Pulse {
+        let pulse = Pulse::new(Burden::new(1 << 20));
+        pulse.enter(phase);
+        pulse
+    }
+
     fn passed() -> Duration {
         std::thread::sleep(Duration::from_millis(20));
         Duration::ZERO
@@ -308,7 +478,7 @@ mod tests {
             (Phase::Closing, Some(Overdue::Closing)),
             (Phase::Busy, None),
         ] {
-            let pulse = Pulse::new(Phase::Busy);
+            let pulse = new(Phase::Busy);
             pulse.enter(phase);
             assert_eq!(pulse.phase(), phase);
             assert!(pulse.check(&patience(10_000)).is_ok());
@@ -319,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_write_that_waits_is_overdue_even_while_a_request_runs() {
-        let pulse = Pulse::new(Phase::Busy);
+        let pulse = new(Phase::Busy);
         pulse.write_waits();
         passed();
         pulse.write_waits();
@@ -330,7 +500,7 @@ mod tests {
 
     #[test]
     fn the_next_look_is_never_later_than_the_shortest_deadline() {
-        let pulse = Pulse::new(Phase::Busy);
+        let pulse = new(Phase::Busy);
         let patience = Patience { head: Duration::from_millis(300), ..patience(60_000) };
         assert_eq!(pulse.check(&patience), Ok(Duration::from_millis(300)));
         pulse.enter(Phase::Head);
@@ -340,7 +510,7 @@ mod tests {
 
     #[test]
     fn framing_is_told_once() {
-        let pulse = Pulse::new(Phase::Idle);
+        let pulse = new(Phase::Idle);
         assert_eq!(pulse.take_framing(), None);
         pulse.called(Some(7));
         assert!(pulse.was_called());
@@ -352,7 +522,7 @@ mod tests {
 
     #[test]
     fn streams_make_it_busy_and_the_last_one_idle() {
-        let pulse = Pulse::new(Phase::Idle);
+        let pulse = new(Phase::Idle);
         pulse.stream_begins();
         pulse.stream_begins();
         pulse.stream_ends();
@@ -360,5 +530,49 @@ mod tests {
         assert!(pulse.has_streams());
         pulse.stream_ends();
         assert!(pulse.is_idle());
+    }
+
+    /// As if it had begun this long ago.
+    fn aged(pulse: &mut Pulse, age: Duration) {
+        pulse.start = pulse.start.checked_sub(age).unwrap();
+    }
+
+    #[test]
+    fn who_is_worth_least() {
+        let worth = |pulse: &Pulse| pulse.worth().map(|(worth, _)| worth);
+        let mut pulse = new(Phase::Head);
+        assert_eq!(worth(&pulse), None, "it had no time yet");
+        aged(&mut pulse, FRESH);
+        assert_eq!(worth(&pulse), Some(Worth::NeverAsked));
+        pulse.called(Some(0));
+        pulse.busy();
+        assert_eq!(worth(&pulse), None);
+        pulse.write_waits();
+        assert_eq!(worth(&pulse), None, "it may still read");
+        aged(&mut pulse, FRESH);
+        assert_eq!(worth(&pulse), Some(Worth::Unread));
+        pulse.wrote();
+        pulse.enter(Phase::Idle);
+        assert_eq!(worth(&pulse), Some(Worth::Idle));
+        pulse.ask_to_leave(Leave::IfIdle);
+        assert_eq!(worth(&pulse), None, "it leaves already");
+    }
+
+    #[tokio::test]
+    async fn whoever_has_become_busy_stays() {
+        use futures::FutureExt;
+        let pulse = new(Phase::Idle);
+        pulse.ask_to_leave(Leave::IfIdle);
+        assert_eq!(pulse.shall_leave().now_or_never(), Some(Leave::IfIdle));
+        pulse.busy();
+        pulse.ask_to_leave(Leave::IfIdle);
+        assert_eq!(pulse.shall_leave().now_or_never(), None);
+        pulse.ask_to_leave(Leave::UnlessAsked);
+        assert_eq!(pulse.shall_leave().now_or_never(), Some(Leave::Now));
+        pulse.called(Some(0));
+        pulse.ask_to_leave(Leave::UnlessAsked);
+        assert_eq!(pulse.shall_leave().now_or_never(), None);
+        pulse.ask_to_leave(Leave::Now);
+        assert_eq!(pulse.shall_leave().now_or_never(), Some(Leave::Now));
     }
 }

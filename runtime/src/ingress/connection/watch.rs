@@ -4,7 +4,7 @@
 //! waker of their own and are polled only when it was used: on the hot path the watch costs one
 //! atomic load.
 
-use super::pulse::{Overdue, Patience, Pulse};
+use super::pulse::{Leave, Overdue, Patience, Pulse};
 use std::{
     pin::Pin,
     sync::{
@@ -19,7 +19,6 @@ use std::{
 use tokio::{
     io::Interest,
     net::TcpStream,
-    sync::Notify,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,8 +32,10 @@ pub(super) enum Alarm {
     Reset,
     /// The node drains.
     Drain,
-    /// The node is out of connections and this one is idle.
+    /// There is need of its place and it is idle.
     Squeezed,
+    /// There is need of what it holds, idle or not.
+    Evicted,
     /// The node stops.
     Cut,
 }
@@ -46,8 +47,6 @@ pub(in crate::ingress) struct Signals {
     pub(in crate::ingress) drain: CancellationToken,
     /// Close at once.
     pub(in crate::ingress) cut: CancellationToken,
-    /// An idle connection should make room. Wakes the one that has waited longest.
-    pub(in crate::ingress) squeeze: Arc<Notify>,
 }
 
 /// Returns with the next news. After [`Alarm::Drain`] it is called again with `drained`.
@@ -60,8 +59,8 @@ pub(super) async fn next_alarm(
 ) -> Alarm {
     let sleep = sleep(pulse.check(patience).unwrap_or_default());
     tokio::pin!(sleep);
-    let squeezed = signals.squeeze.notified();
-    tokio::pin!(squeezed);
+    let leaves = pulse.shall_leave();
+    tokio::pin!(leaves);
     loop {
         tokio::select! {
             biased;
@@ -74,12 +73,10 @@ pub(super) async fn next_alarm(
                 Ok(next) => sleep.as_mut().reset(Instant::now() + next),
                 Err(overdue) => return Alarm::Overdue(overdue),
             },
-            () = &mut squeezed => {
-                if pulse.is_idle() {
-                    return Alarm::Squeezed;
-                }
-                squeezed.set(signals.squeeze.notified());
-            }
+            leave = &mut leaves => return match leave {
+                Leave::Now => Alarm::Evicted,
+                Leave::IfIdle | Leave::UnlessAsked => Alarm::Squeezed,
+            },
         }
     }
 }

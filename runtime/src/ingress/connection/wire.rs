@@ -211,7 +211,8 @@ impl Scan {
 
     fn request_line(&mut self, text: &[u8], limits: &HeadLimits) -> Option<ErrorCode> {
         self.section = self.at;
-        if text.len() > limits.uri + REQUEST_LINE_FRAME {
+        // With its CR LF, so that a line is too long whether or not all of it has come.
+        if text.len() + 2 > limits.uri + REQUEST_LINE_FRAME {
             return Some(ErrorCode::UriTooLong);
         }
         text.contains(&b'#').then_some(ErrorCode::BadRequest)

@@ -27,6 +27,10 @@ pub(super) fn source(mut source: LogSource) -> LogSource {
 
 /// Replaces what would end a line, steer a terminal or reorder text by its escape.
 pub(super) fn escape(text: &mut String, keep_newlines: bool) {
+    // Nearly all text is like this.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return;
+    }
     let harmless = |c: char| !is_unsafe(c) || (keep_newlines && c == '\n');
     if text.chars().all(harmless) {
         return;

@@ -17,7 +17,10 @@
 pub(crate) mod disk;
 mod escape;
 pub(crate) mod output;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 pub(crate) mod query;
+mod rate;
 pub(crate) mod reader;
 mod ring;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use dashmap::DashMap;
 use faas_api::{AppName, FunctionName, LogLine, VersionId};
 use jiff::Timestamp;
 use prometheus::IntCounter;
+use rate::{Bucket, Pass, Rate};
 use ring::{Line, Ring};
 use std::{
     sync::{
@@ -61,6 +65,20 @@ const PAGE_BYTES: usize = 64 << 10;
 /// How long a node that stops waits for its last lines to be on disk.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Seconds of output at the full rate that an app may write at once.
+const BURST_S: u64 = 4;
+
+/// How much logs may hold and take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Lines per app in memory.
+    pub(crate) lines: usize,
+    /// What all apps' lines may take in memory, in bytes.
+    pub(crate) memory: u64,
+    /// What the functions of one app may write, in bytes per second.
+    pub(crate) bytes_per_s: u64,
+}
+
 /// Every app's log.
 pub(crate) struct GuestLogs {
     apps: DashMap<AppName, Arc<AppLog>>,
@@ -73,6 +91,7 @@ struct Shared {
     lines: usize,
     /// What all may hold together, in bytes.
     memory: usize,
+    rate: Rate,
     /// What one app may hold now, in bytes.
     allowance: AtomicUsize,
     /// Marked as changed by every line of every app, for those who follow all of them.
@@ -81,19 +100,15 @@ struct Shared {
 }
 
 impl GuestLogs {
-    /// Logs that keep up to `capacity` lines per app in `memory` bytes for all, what fits on `disk`
-    /// where there is one, and count those that are lost.
-    pub(crate) fn new(
-        capacity: usize,
-        memory: u64,
-        metrics: Arc<Metrics>,
-        disk: Option<Arc<Disk>>,
-    ) -> Self {
-        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+    /// Logs of these sizes, that keep what fits on `disk` where there is one, and count lines that are
+    /// lost.
+    pub(crate) fn new(sizes: Sizes, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
+        let memory = usize::try_from(sizes.memory).unwrap_or(usize::MAX);
         let shared = Shared {
             metrics,
-            lines: capacity.max(1),
+            lines: sizes.lines.max(1),
             memory,
+            rate: Rate::new(sizes.bytes_per_s),
             allowance: AtomicUsize::new(memory.clamp(MIN_APP_BYTES, MAX_APP_BYTES)),
             changes: watch::Sender::new(false),
             disk,
@@ -104,7 +119,8 @@ impl GuestLogs {
     /// Logs in memory only.
     #[cfg(test)]
     pub(crate) fn counted(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self::new(capacity, MAX_LOG_MEMORY, metrics, None)
+        let sizes = Sizes { lines: capacity, memory: MAX_LOG_MEMORY, bytes_per_s: 1 << 20 };
+        Self::new(sizes, metrics, None)
     }
 
     /// The log of an app, made when there is none.
@@ -119,6 +135,7 @@ impl GuestLogs {
                 app: app.clone(),
                 shared: self.shared.clone(),
                 lost: OnceLock::new(),
+                written: Bucket::default(),
                 first,
                 ring: Mutex::default(),
                 stored: AtomicU64::new(first),
@@ -202,6 +219,7 @@ pub(crate) struct AppLog {
     shared: Arc<Shared>,
     /// Lines that were displaced or cut off; made by the first one.
     lost: OnceLock<IntCounter>,
+    written: Bucket,
     /// The number before that of its first line: earlier ones are an earlier life's.
     first: u64,
     /// Made by the first line.
@@ -233,10 +251,29 @@ impl AppLog {
             }
             event => event,
         };
+        match self.shared.rate.take(&self.written, &event, time) {
+            Pass::Yes => self.append(origin, request_id, time, &event),
+            Pass::No => self.lost(1),
+            Pass::NoAndSaySo => {
+                self.lost(1);
+                let notice =
+                    "limit `log.function_bytes_per_s` reached: lines of this app are dropped";
+                self.append(origin, request_id, time, &Event::Failure(notice));
+            }
+        }
+    }
+
+    fn append(
+        &self,
+        origin: &Arc<Origin>,
+        request_id: RequestId,
+        time: Timestamp,
+        event: &Event<'_>,
+    ) {
         let bytes = self.shared.allowance.load(Ordering::Relaxed);
         let mut guard = self.ring();
         let ring = guard.get_or_insert_with(|| Box::new(Ring::after(self.first)));
-        ring.push(time, origin.clone(), request_id, &event);
+        ring.push(time, origin.clone(), request_id, event);
         let displaced = ring.trim(self.shared.lines, bytes);
         let newest_displaced = ring.oldest() - 1;
         drop(guard);

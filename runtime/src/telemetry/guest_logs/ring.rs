@@ -216,7 +216,7 @@ impl Ring {
         let oldest = self.oldest();
         let first = first.max(oldest);
         let skip = usize::try_from(first - oldest).unwrap_or(usize::MAX);
-        let mut page = Vec::new();
+        let mut page = Vec::with_capacity(lines);
         let mut taken = 0;
         for (seq, record) in (first..).zip(self.records.range(skip.min(self.records.len())..)) {
             if page.len() == lines || taken > bytes {
@@ -232,7 +232,14 @@ impl Ring {
         let start = usize::try_from(record.at - self.displaced).unwrap_or(usize::MAX);
         let start = start.min(self.text.len());
         let end = (start + record.length as usize).min(self.text.len());
-        let bytes: Vec<u8> = self.text.range(start..end).copied().collect();
+        // Piece by piece, not byte by byte.
+        let (front, back) = self.text.as_slices();
+        let mid = front.len();
+        let mut bytes = Vec::with_capacity(end - start);
+        bytes.extend_from_slice(front.get(start.min(mid)..end.min(mid)).unwrap_or_default());
+        bytes.extend_from_slice(
+            back.get(start.saturating_sub(mid)..end.saturating_sub(mid)).unwrap_or_default(),
+        );
         // It was text when it was put there.
         let text = String::from_utf8(bytes).unwrap_or_default();
         let split = |length: u32| text.split_at_checked(length as usize).unwrap_or((&text, ""));

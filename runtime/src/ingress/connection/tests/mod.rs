@@ -8,7 +8,14 @@ mod refused;
 mod tls;
 
 use super::*;
-use crate::ingress::accept;
+use crate::{
+    ingress::{
+        accept::{self, Room},
+        crowd::{Crowd, CrowdLimits},
+        proxies::Proxies,
+    },
+    telemetry::metrics::Metrics,
+};
 use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -78,9 +85,13 @@ impl Server {
         let (tell_ended, ended) = mpsc::unbounded_channel();
         let (tell_begun, begun) = mpsc::unbounded_channel();
         let service = Service { go: go.clone(), ended: tell_ended, begun: tell_begun };
-        let slots = Arc::new(Semaphore::new(slots));
+        let metrics = Metrics::new().unwrap();
+        let limits = CrowdLimits { of_one_address: 0, connections: slots, burden: 1 << 20 };
+        let crowd = Crowd::new(limits, Proxies::new(&[]), metrics.connections.clone());
+        let room = Room { slots: Arc::new(Semaphore::new(slots)), crowd: crowd.clone() };
         let accepting =
-            accept::accept(listener, slots, Arc::new(common.clone()), move |_| service.clone());
+            accept::accept(listener, room, Arc::new(common.clone()), move |_| service.clone());
+        tokio::spawn(async move { crowd.watch_burden().await });
         tokio::spawn(accepting);
         Self { address, common, go, ended: ended.into(), begun: begun.into() }
     }

@@ -29,7 +29,7 @@ impl Position {
 
 /// What is in one segment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Segment {
+pub(in super::super) struct Segment {
     #[serde(skip)]
     id: u64,
     /// Whole lines, in bytes.
@@ -70,7 +70,7 @@ impl Segment {
     }
 
     /// Whole lines, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in super::super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -83,7 +83,7 @@ impl Segment {
 
     /// Reads the segment itself. What is no line is passed over; the end of it that is no whole
     /// line does not count.
-    pub(super) fn scan(id: u64, mut lines: impl BufRead) -> io::Result<Self> {
+    pub(in super::super) fn scan(id: u64, mut lines: impl BufRead) -> io::Result<Self> {
         let mut segment = Self::new(id);
         let mut line = Vec::new();
         loop {

@@ -18,7 +18,7 @@
 //! | [`cursor`] | reading |
 
 pub(super) mod cursor;
-mod index;
+pub(super) mod index;
 #[cfg(test)]
 mod tests;
 mod writer;

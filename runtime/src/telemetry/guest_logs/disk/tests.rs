@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     request_id::RequestId,
     telemetry::{
-        guest_logs::{Event, GuestLogs, Origin, Query},
+        guest_logs::{Event, GuestLogs, Origin, Query, Sizes},
         metrics::Metrics,
     },
 };
@@ -91,7 +91,8 @@ impl Node {
 
 fn open(dir: &Path, limits: DiskLimits, lines: usize) -> Arc<GuestLogs> {
     let disk = Disk::open(dir, limits).unwrap();
-    Arc::new(GuestLogs::new(lines, 256 << 20, Arc::new(Metrics::new().unwrap()), Some(disk)))
+    let sizes = Sizes { lines, memory: 256 << 20, bytes_per_s: 0 };
+    Arc::new(GuestLogs::new(sizes, Arc::new(Metrics::new().unwrap()), Some(disk)))
 }
 
 fn everything() -> Query {
