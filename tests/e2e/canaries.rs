@@ -189,7 +189,6 @@ fn all_files(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-#[ignore = "libraries log requests at `trace`, and the command line repeats what was mistyped"]
 fn no_secret_is_anywhere_but_where_it_belongs() {
     let mut run = Run::start();
     secrets_and_functions(&mut run);

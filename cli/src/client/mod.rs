@@ -34,6 +34,12 @@ pub(crate) fn parse_server(text: &str) -> Result<Url> {
         CliError::usage(format!("`{text}` is not a server's address: {why}"))
             .hint("write it as http://127.0.0.1:8081")
     };
+    // Not repeated: there is a password in it.
+    if text.contains('@') {
+        return Err(CliError::usage("a server's address has no user and no password").hint(
+            "write it as http://127.0.0.1:8081; the token comes from `faas login` or FAAS_TOKEN",
+        ));
+    }
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     match (url.scheme(), url.host_str()) {
         ("http" | "https", Some(_)) => Ok(url),

@@ -41,7 +41,10 @@ use crate::{
     error::{CliError, Result},
     ui::{Loudness, Outcome, Ui},
 };
-use clap::{CommandFactory, Parser};
+use clap::{
+    CommandFactory, Parser,
+    error::{ContextKind, ContextValue},
+};
 use std::{ffi::OsString, future::Future, io, process::ExitCode};
 use tokio::runtime::Builder;
 
@@ -49,7 +52,7 @@ use tokio::runtime::Builder;
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
     let Cli { mut global, verb } = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return misread(args, &error),
+        Err(error) => return misread(args, &discreet(args, error)),
     };
     let dir = global.dir.take();
     let context = Context::new(verb.word(), global);
@@ -104,6 +107,26 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Logout(args) => logout::run(context, args),
         Verb::Context(args) => context::run(context, args),
     }
+}
+
+/// The same error without what may be a secret in the wrong place: what is typed where secrets and
+/// tokens are typed, and whatever looks like a token.
+fn discreet(args: &[OsString], mut error: clap::Error) -> clap::Error {
+    const HIDDEN: &str = "…";
+    let is_about_secrets = args.iter().skip(1).any(|arg| arg == "secret" || arg == "token");
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
+    {
+        let Some(ContextValue::String(text)) = error.get(kind) else {
+            continue;
+        };
+        let is_typed = args.iter().any(|arg| arg.to_str().is_some_and(|arg| arg.contains(&**text)));
+        if is_typed && (is_about_secrets || text.contains("faas_")) && !text.starts_with("--") {
+            error.insert(kind, ContextValue::String(HIDDEN.to_owned()));
+            // Tips repeat it.
+            error.remove(ContextKind::Suggested);
+        }
+    }
+    error
 }
 
 /// Runs a client's work until it ends or the user interrupts it.

@@ -11,7 +11,6 @@
 
 use super::{
     check::{self, RequestLimits},
-    connection::properties as wire,
     respond::{self, Content},
     router::{self, Key, Naming},
 };
@@ -120,8 +119,9 @@ fn model<'a>(
 }
 
 /// The messages of a connection are the same in whatever pieces they come.
+#[cfg(feature = "fuzzing")]
 pub fn pieces(data: &[u8]) {
-    wire::pieces(data);
+    super::connection::properties::pieces(data);
 }
 
 /// Fields that no answer of a function may have.

@@ -5,8 +5,11 @@
 
 use super::{LogConfig, LogFormat};
 use std::io::IsTerminal;
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// Lines that wait for their reader; those beyond are lost.
 const LINES: usize = 8192;
@@ -36,8 +39,14 @@ pub(crate) fn start(config: &LogConfig) -> Result<WorkerGuard, String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // The error says that there is a log already.
     let _ = match json {
-        true => builder.json().flatten_event(true).try_init(),
-        false => builder.with_target(false).try_init(),
+        true => builder.json().flatten_event(true).finish().with(filter_fn(is_discreet)).try_init(),
+        false => builder.with_target(false).finish().with(filter_fn(is_discreet)).try_init(),
     };
     Ok(last_lines)
+}
+
+/// Not what a library says of whole requests when everything is asked for: their fields and queries are
+/// clients' secrets.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() < Level::TRACE || !metadata.target().starts_with("wasmtime_wasi")
 }

@@ -11,7 +11,7 @@ use std::{fmt::Display, str::FromStr};
 
 /// A name is refused, or is exactly what was written and of the alphabet that its documentation names:
 /// nothing that a path, a header, a terminal or a shell would take for something else.
-pub fn names(data: &[u8]) {
+pub(crate) fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let is_label = |text: &str| {
         let edges = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-');
@@ -60,7 +60,7 @@ fn same<T: FromStr + Display>(text: &str) -> bool {
 }
 
 /// A route is refused, or shown as it was written; it takes the path that it spells.
-pub fn routes(data: &[u8]) {
+pub(crate) fn routes(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(route) = text.parse::<Route>() else { return };
     assert_eq!(route.as_str(), text);
@@ -78,7 +78,7 @@ pub fn routes(data: &[u8]) {
 }
 
 /// A grant is refused, or is for one server and none that only looks like it.
-pub fn grants(data: &[u8]) {
+pub(crate) fn grants(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(host) = normal_host(text) {
         assert_eq!(normal_host(&host).as_deref(), Some(&*host), "{text:?}: once is enough");
@@ -115,7 +115,7 @@ pub fn grants(data: &[u8]) {
 }
 
 /// Bytes that somebody uploads are refused, or are what they are said to be.
-pub fn artifact(data: &[u8]) {
+pub(crate) fn artifact(data: &[u8]) {
     match Artifact::inspect(data) {
         Ok(artifact) => {
             assert_eq!((artifact.digest, artifact.size), (Digest::of(data), data.len() as u64));
@@ -137,7 +137,7 @@ pub fn artifact(data: &[u8]) {
 }
 
 /// What a scope covers is what it allows and no more, over all verbs and these apps.
-pub fn scopes(data: &[u8]) {
+pub(crate) fn scopes(data: &[u8]) {
     const APPS: [&str; 4] = ["a", "a-b", "ab", "b"];
     let Some((own, other)) = data.split_at_checked(data.len() / 2) else { return };
     let read = |bytes: &[u8]| {
@@ -187,7 +187,7 @@ pub fn scopes(data: &[u8]) {
 }
 
 /// A manifest is refused, or what is written of it is read as the same; checking it again finds nothing.
-pub fn manifest(data: &[u8]) {
+pub(crate) fn manifest(data: &[u8]) {
     if let Ok(version) = serde_json::from_slice::<NewVersion>(data) {
         let text = serde_json::to_string(&version).expect("JSON");
         assert_eq!(serde_json::from_str::<NewVersion>(&text).expect("what was written"), version);

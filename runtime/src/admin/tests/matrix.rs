@@ -394,9 +394,8 @@ impl Scene {
         (apps, bearer): (Option<&[&str]>, &str),
     ) -> usize {
         for operation in operations {
-            if !operation.is_question() {
-                self.prepare(app).await;
-            }
+            // The one before may have taken away what this one asks for.
+            self.prepare(app).await;
             let before = self.others().await;
             let answer = self.ask(operation, app, Some(bearer)).await;
             let (id, _, _, good) = operation.entry;

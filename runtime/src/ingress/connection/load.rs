@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64, AtomicUsize,
+            AtomicIsize, AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed},
         },
     },
@@ -27,15 +27,17 @@ const STEP: usize = 16 << 10;
 /// What all connections hold together beyond what each may, and how much that may be.
 #[derive(Debug)]
 pub(in crate::ingress) struct Burden {
-    held: AtomicUsize,
-    limit: usize,
+    /// Below zero for a moment, where what a thread takes away is told before what another adds.
+    held: AtomicIsize,
+    limit: isize,
     exceeded: Notify,
 }
 
 impl Burden {
     /// `limit` in bytes.
     pub(in crate::ingress) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), limit, exceeded: Notify::new() })
+        let limit = isize::try_from(limit).unwrap_or(isize::MAX);
+        Arc::new(Self { held: AtomicIsize::new(0), limit, exceeded: Notify::new() })
     }
 
     /// Waits until more is held than may be.
@@ -47,15 +49,15 @@ impl Burden {
     pub(in crate::ingress) fn excess(&self) -> usize {
         let held = self.held.load(Acquire);
         match held > self.limit {
-            true => held - self.limit / 8 * 7,
+            true => usize::try_from(held - self.limit / 8 * 7).unwrap_or(0),
             false => 0,
         }
     }
 
     fn change(&self, from: usize, to: usize) {
-        if to <= from {
-            self.held.fetch_sub(from - to, AcqRel);
-        } else if self.held.fetch_add(to - from, AcqRel) + (to - from) > self.limit {
+        let more = to.cast_signed().wrapping_sub(from.cast_signed());
+        let held = self.held.fetch_add(more, AcqRel).wrapping_add(more);
+        if more > 0 && held > self.limit {
             self.exceeded.notify_one();
         }
     }
@@ -165,7 +167,10 @@ mod tests {
         load.owes(8 << 10, || 0);
         assert_eq!(burden.held.load(Relaxed), 0);
         load.owes(1, || 5);
-        assert_eq!((burden.held.load(Relaxed), load.told(), load.since()), (STEP, STEP, 5));
+        assert_eq!(
+            (burden.held.load(Relaxed), load.told(), load.since()),
+            (STEP.cast_signed(), STEP, 5)
+        );
         load.paid(1, || 9);
         assert_eq!((burden.held.load(Relaxed), load.told(), load.since()), (0, 0, 9));
     }
@@ -200,7 +205,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(burden.held.load(Relaxed), load.told());
+        assert_eq!(burden.held.load(Relaxed), load.told().cast_signed());
         load.keeps(1, || 0);
         assert_eq!(burden.held.load(Relaxed), 0);
     }

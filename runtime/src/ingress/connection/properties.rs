@@ -26,8 +26,12 @@ pub(in crate::ingress) fn pieces(data: &[u8]) {
     for head in whole.0.iter().filter_map(|message| head_of(message)) {
         let lines = head.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let mut lengths = 0;
-        for line in lines {
+        for (index, line) in lines.enumerate() {
             assert!(line.ends_with(b"\r"), "a line that two parsers end at different places");
+            // The first is the request line, whatever it looks like.
+            if index == 0 {
+                continue;
+            }
             let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
             let framing = [&b"content-length"[..], b"transfer-encoding"];
             lengths += usize::from(framing.iter().any(|word| name.eq_ignore_ascii_case(word)));
