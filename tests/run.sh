@@ -4,7 +4,8 @@
 #   tests/run.sh             everything
 #   tests/run.sh e2e NAME    only end-to-end tests whose name contains NAME
 #
-# FAAS_TEST_FULL=1 sends the crowds and floods of the end-to-end tests at their full size, which takes minutes.
+# FAAS_TEST_FULL=1 sends the crowds and floods of the end-to-end tests at their full size, which takes
+# minutes; some print what they measured (after `-- --nocapture`).
 #
 # Installs what they need: Wasm targets and guest toolchains (tests/toolchains.sh), schemathesis
 # (tests/schemathesis.sh), cargo-deny (tests/deny.sh), and, as root on Debian, the packages below. Ends

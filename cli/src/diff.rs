@@ -161,6 +161,8 @@ impl Differences<'_> {
         self.add("cpu", ms(before.cpu_ms), ms(after.cpu_ms), false);
         self.add("first_byte", ms(before.first_byte_ms), ms(after.first_byte_ms), false);
         self.add("timeout", ms(before.wall_ms), ms(after.wall_ms), false);
+        let (was, is) = (before.response_idle_ms, after.response_idle_ms);
+        self.add("response_idle", ms(was), ms(is), false);
         self.add("memory", bytes(before.memory_bytes), bytes(after.memory_bytes), false);
         let (was, is) = (before.request_body_bytes, after.request_body_bytes);
         self.add("body", bytes(was), bytes(is), false);

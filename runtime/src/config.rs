@@ -139,8 +139,11 @@ impl Config {
         if !(1 << 16..=512 << 20).contains(&self.max_limits.memory_bytes) {
             return value("max_limits.memory_bytes", "is from 65536 to 536870912 (512 MiB)");
         }
-        if self.limits.cpu_ms == 0 || self.limits.wall_ms == 0 || self.limits.first_byte_ms == 0 {
-            return value("limits", "`cpu_ms`, `first_byte_ms` and `wall_ms` are at least 1");
+        let Limits { cpu_ms, first_byte_ms, wall_ms, .. } = self.limits;
+        let Limits { response_idle_ms, start_ms, after_response_ms, .. } = self.limits;
+        let times = [cpu_ms, first_byte_ms, wall_ms, response_idle_ms, start_ms, after_response_ms];
+        if times.contains(&0) {
+            return value("limits", "times are at least 1 ms");
         }
         if self.limits.subrequests == 0 || self.max_limits.subrequests == 0 {
             return value("limits.subrequests", "is at least 1, as `max_limits.subrequests` is");

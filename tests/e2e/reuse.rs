@@ -72,7 +72,7 @@ fn functions_and_versions_never_share() {
 
 #[test]
 fn failures_growth_and_clients_that_go_away_end_an_instance() {
-    let node = Node::with("[limits]\nmemory_bytes = 33554432\nfirst_byte_ms = 300\ncpu_ms = 200\n");
+    let node = Node::with("[limits]\nmemory_bytes = 33554432\nfirst_byte_ms = 300\ncpu_ms = 50\n");
     for guest in HTTP {
         let app = guest.app();
         deploy(&node, app, guest, "reuse_requests=1000");

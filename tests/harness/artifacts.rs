@@ -101,6 +101,23 @@ pub fn logging(name: &str) -> Vec<u8> {
     read(&target().join(format!("guests/wasm32-wasip2/release/guest_{name}.wasm")))
 }
 
+/// A test guest that is a component, by the name of its folder.
+///
+/// # Panics
+/// When it was not built.
+pub fn guest(name: &str) -> Vec<u8> {
+    read(&target().join(format!("guests/wasm32-wasip2/release/guest_{name}.wasm")))
+}
+
+/// A program of tests/guests/wat with other words in its text, assembled.
+///
+/// # Panics
+/// When there is none of that name.
+pub fn wat_with(name: &str, words: &[(&str, &str)]) -> Vec<u8> {
+    let source = wat_source(name);
+    assemble(&words.iter().fold(source, |text, (from, to)| text.replace(from, to)))
+}
+
 /// A program of tests/guests/wat, assembled.
 ///
 /// # Panics

@@ -62,7 +62,7 @@ pub use issuer::Issuer;
 pub use metrics::Metrics;
 pub use network::Network;
 pub use node::Node;
-pub use poll::{block_on, eventually, full, holds};
+pub use poll::{block_on, eventually, figure, full, holds};
 pub use project::Project;
 pub use relay::{Fate, Relay};
 pub use terminal::Terminal;

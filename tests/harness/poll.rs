@@ -51,3 +51,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let ended = runtime.block_on(async { tokio::time::timeout(FOR_EVER, future).await });
     ended.unwrap_or_else(|_| panic!("it hangs: no end within {FOR_EVER:?}"))
 }
+
+/// Says what was measured; `--nocapture` shows it.
+pub fn figure(text: &str) {
+    eprintln!("{text}");
+}

@@ -130,6 +130,8 @@ pub(super) struct LimitsSection {
     pub(super) first_byte: Option<Length>,
     /// Time of a whole call.
     pub(super) timeout: Option<Length>,
+    /// How long a response that has begun may wait for more of its body.
+    pub(super) response_idle: Option<Length>,
     /// Linear memory of one instance, for example `"64MiB"`.
     pub(super) memory: Option<Size>,
     /// The largest request body.
@@ -263,6 +265,7 @@ impl LimitsSection {
             cpu_ms: self.cpu.map(Length::ms),
             first_byte_ms: self.first_byte.map(Length::ms),
             wall_ms: self.timeout.map(Length::ms),
+            response_idle_ms: self.response_idle.map(Length::ms),
             memory_bytes: self.memory.map(Size::bytes),
             request_body_bytes: self.body.map(Size::bytes),
             log_bytes: self.log.map(Size::bytes),

@@ -135,6 +135,10 @@ pub struct LimitWishes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub wall_ms: Option<u64>,
+    /// How long a response that has begun may wait for more of its body, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub response_idle_ms: Option<u64>,
     /// Linear memory of one instance, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 65536)]
@@ -451,10 +455,9 @@ impl Settings {
 impl LimitWishes {
     /// Whether each is more than nothing.
     fn check(&self) -> Result<(), String> {
+        let times = [self.cpu_ms, self.first_byte_ms, self.wall_ms, self.response_idle_ms];
         let counts = [self.concurrency, self.subrequests].map(|count| count.map(u64::from));
-        let [concurrency, subrequests] = counts;
-        let zero = [self.cpu_ms, self.first_byte_ms, self.wall_ms, concurrency, subrequests];
-        if zero.contains(&Some(0)) {
+        if times.into_iter().chain(counts).any(|limit| limit == Some(0)) {
             return Err("a limit is at least 1".to_owned());
         }
         match self.memory_bytes.is_some_and(|bytes| bytes < 1 << 16) {

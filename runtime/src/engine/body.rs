@@ -187,14 +187,28 @@ impl Streaming {
                 self.over = true;
                 return Poll::Pending;
             }
-            Poll::Ready(None) => return Poll::Ready(self.take_failure().map(Err)),
+            Poll::Ready(None) => {
+                // One that others share, and that fails on another thread, has said so before its
+                // bodies ended.
+                self.poll_guest(cx);
+                return Poll::Ready(self.take_failure().map(Err));
+            }
             Poll::Pending => {
+                if let Some(guest) = &mut self.guest
+                    && let Err(error) = guest.is_awaited(cx)
+                {
+                    self.guest = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
                 return match self.take_failure() {
                     Some(error) => Poll::Ready(Some(Err(error))),
                     None => Poll::Pending,
                 };
             }
         };
+        if let Some(guest) = &mut self.guest {
+            guest.spoke();
+        }
         Poll::Ready(Some(Ok(self.gather(first, cx))))
     }
 

@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(breaker.failed(Pass::Open, &error), None, "{error}");
         }
         let limit = Duration::from_millis(1);
-        let slow = InvokeError::CpuTime { limit, used: limit };
+        let slow = InvokeError::CpuTime { name: "cpu_ms", limit, used: limit };
         assert!(breaker.failed(Pass::Open, &slow).is_some());
         let off = self::breaker(0, 60);
         assert!((0..100).all(|_| off.failed(Pass::Open, &slow).is_none()));

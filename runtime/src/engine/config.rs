@@ -80,6 +80,12 @@ pub struct Limits {
     pub first_byte_ms: u64,
     /// Time of a whole call, in milliseconds.
     pub wall_ms: u64,
+    /// How long a response that has begun may wait for more of its body, in milliseconds.
+    pub response_idle_ms: u64,
+    /// CPU time in which an instance is made, its start function included, in milliseconds.
+    pub start_ms: u64,
+    /// Time that a guest has after the end of its response, in milliseconds.
+    pub after_response_ms: u64,
     /// Elements of all tables of one instance.
     pub table_elements: usize,
     /// The largest request body, in bytes.
@@ -99,6 +105,9 @@ impl Default for Limits {
             cpu_ms: 5_000,
             first_byte_ms: 30_000,
             wall_ms: 300_000,
+            response_idle_ms: 30_000,
+            start_ms: 1_000,
+            after_response_ms: 30_000,
             table_elements: 100_000,
             request_body_bytes: 10 << 20,
             log_bytes: 256 << 10,
@@ -120,6 +129,8 @@ pub struct Maxima {
     pub first_byte_ms: u64,
     /// Time of a whole call, in milliseconds.
     pub wall_ms: u64,
+    /// How long a response that has begun may wait for more of its body, in milliseconds.
+    pub response_idle_ms: u64,
     /// The largest request body, in bytes.
     pub request_body_bytes: u64,
     /// What one call may write to its log, in bytes.
@@ -135,6 +146,7 @@ impl Default for Maxima {
             cpu_ms: 60_000,
             first_byte_ms: 300_000,
             wall_ms: 900_000,
+            response_idle_ms: 900_000,
             request_body_bytes: 100 << 20,
             log_bytes: 1 << 20,
             subrequests: 1000,
@@ -154,6 +166,11 @@ impl Limits {
             cpu_ms: pick(wishes.cpu_ms, self.cpu_ms, maxima.cpu_ms),
             first_byte_ms: pick(wishes.first_byte_ms, self.first_byte_ms, maxima.first_byte_ms),
             wall_ms: pick(wishes.wall_ms, self.wall_ms, maxima.wall_ms),
+            response_idle_ms: pick(
+                wishes.response_idle_ms,
+                self.response_idle_ms,
+                maxima.response_idle_ms,
+            ),
             request_body_bytes: pick(
                 wishes.request_body_bytes,
                 self.request_body_bytes,
@@ -169,6 +186,8 @@ impl Limits {
                 wish.min(maxima.subrequests.max(self.subrequests))
             }),
             table_elements: self.table_elements,
+            start_ms: self.start_ms,
+            after_response_ms: self.after_response_ms,
         }
     }
 
@@ -194,6 +213,10 @@ impl Limits {
                 above("first_byte", " ms", wishes.first_byte_ms, self.first_byte_ms, most)
             })
             .or_else(|| above("timeout", " ms", wishes.wall_ms, self.wall_ms, maxima.wall_ms))
+            .or_else(|| {
+                let (default, most) = (self.response_idle_ms, maxima.response_idle_ms);
+                above("response_idle", " ms", wishes.response_idle_ms, default, most)
+            })
             .or_else(|| above("body", " bytes", wishes.request_body_bytes, body.0, body.1))
             .or_else(|| above("log", " bytes", wishes.log_bytes, log.0, log.1))
             .or_else(|| {

@@ -20,8 +20,10 @@ pub(crate) enum InvokeError {
     #[error("the function's response is not valid: {0}")]
     BadResponse(String),
     /// The guest used up its CPU time.
-    #[error("limit `cpu_ms` reached: used {used:?} of {limit:?}")]
+    #[error("limit `{name}` reached: used {used:?} of {limit:?}")]
     CpuTime {
+        /// The setting: of the call, or of the making of its instance.
+        name: &'static str,
         /// What it may use.
         limit: Duration,
         /// What it had used when it was stopped.
@@ -54,7 +56,7 @@ pub(crate) enum InvokeError {
     #[error("{}", crate::host::NodeOutOfMemory)]
     NodeOutOfMemory,
     /// The function already runs as often as it may.
-    #[error("limit `concurrency` reached: {limit} calls at once")]
+    #[error("limit `concurrency` reached: {limit} of {limit} calls at once")]
     Concurrency {
         /// How often it may.
         limit: u32,

@@ -1,9 +1,17 @@
 //! A running guest: one future that owns the store, polled by whoever wants the response.
 
-use super::{Call, InvokeError, Program, instance::Ground, offload::LONG, program::Running};
+use super::{
+    Call, InvokeError, Program,
+    instance::Ground,
+    offload::{LONG, Moved},
+    program::Running,
+};
 use crate::{
     clock,
-    host::{CpuExhausted, Meter, NodeOutOfMemory},
+    host::{
+        Caller as _, CpuExhausted, HOSTCALL_FUEL, MAX_HANDLES, MAX_RESOURCES, Meter,
+        NodeOutOfMemory,
+    },
     telemetry::guest_logs::Event,
 };
 use http::Response;
@@ -15,12 +23,17 @@ use std::{
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tokio::task::JoinError;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::task::AbortOnDropHandle;
-use wasmtime::{FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{
+    FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace, component::ResourceTableError,
+};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiBody;
+
+/// A guest that has run for so long without a pause did not come to a tick: it was in one operation
+/// that nothing interrupts, as filling half a gigabyte is. Its function's next calls begin where that
+/// holds up nobody else.
+const HELD: Duration = Duration::from_millis(25);
 
 /// The future of a guest. It ends when the guest has nothing left to do.
 pub(super) type GuestFuture = Pin<Box<dyn Future<Output = Result<(), InvokeError>> + Send>>;
@@ -94,7 +107,7 @@ enum Work {
     /// The same, for good.
     Stays(GuestFuture),
     /// On the threads for those that take long.
-    Moved(AbortOnDropHandle<Result<(), InvokeError>>),
+    Moved(Moved<Result<(), InvokeError>>),
     /// Nowhere: it has ended.
     Over,
 }
@@ -108,7 +121,12 @@ pub(super) struct Guest {
     call: Call,
     started: Instant,
     head_sent: bool,
-    /// Made when the guest first waits: most never do.
+    /// Since when whoever reads the body waits for more of it.
+    silent_since: Option<Instant>,
+    /// When the response was over, if it is.
+    ended: Option<Instant>,
+    /// Made when the guest first waits: most never do. Often it rings before there is anything to
+    /// do: it is set anew when it did, and not whenever a deadline moves.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Left when this is dropped.
     running: Running,
@@ -127,7 +145,8 @@ impl Guest {
         if !runs_here {
             call.meter.begins();
         }
-        Self {
+        let moves = runs_here && program.begins_away();
+        let mut guest = Self {
             work: if runs_here { Work::Here(future) } else { Work::Stays(future) },
             head,
             ground,
@@ -135,9 +154,15 @@ impl Guest {
             started: call.meter.started().into(),
             call,
             head_sent: false,
+            silent_since: None,
+            ended: None,
             deadline: None,
             running,
+        };
+        if moves {
+            guest.move_away();
         }
+        guest
     }
 
     /// Takes the head of the response, if it is there.
@@ -157,21 +182,30 @@ impl Guest {
             self.running.ended(outcome.as_ref().err(), self.call.id);
             return Poll::Ready(outcome);
         }
-        let until = self.started + self.limit().1;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        match deadline.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                let (name, limit) = self.limit();
-                let awaited = if self.head_sent { "an end" } else { "a response" };
-                let error = InvokeError::WallTime { name, limit, awaited };
-                // Later it may be the client who takes long, to read the answer.
-                if !self.head_sent {
-                    self.running.ended(Some(&error), self.call.id);
-                }
-                Poll::Ready(Err(error))
-            }
+        let passed = self.poll_deadline(cx);
+        // Later it may be the client who takes long, to read the answer.
+        if let Poll::Ready(error) = &passed
+            && !self.head_sent
+        {
+            self.running.ended(Some(error), self.call.id);
         }
+        passed.map(Err)
+    }
+
+    /// Ready when a deadline has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<InvokeError> {
+        let Deadline { name, limit, until, awaited } = self.next_deadline();
+        let alarm = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if until < alarm.deadline() {
+            alarm.as_mut().reset(until);
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(InvokeError::WallTime { name, limit, awaited });
+            }
+            alarm.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
@@ -180,6 +214,9 @@ impl Guest {
             Work::Stays(future) => future.as_mut().poll(cx),
             Work::Here(future) => {
                 let (polled, took) = meter.count(|| future.as_mut().poll(cx));
+                if took >= HELD {
+                    self.program.held_its_thread();
+                }
                 if polled.is_ready() || took < LONG {
                     return polled;
                 }
@@ -189,11 +226,7 @@ impl Guest {
             Work::Moved(task) => {
                 // Before the caller looks for the head, so that none comes unseen.
                 self.head.wakes(cx.waker());
-                let ended = ready!(Pin::new(task).poll(cx));
-                let failed = |error: JoinError| {
-                    InvokeError::Internal(format!("the host failed under a guest: {error}"))
-                };
-                Poll::Ready(ended.unwrap_or_else(|error| Err(failed(error))))
+                Poll::Ready(ready!(Pin::new(task).poll(cx)).and_then(std::convert::identity))
             }
             Work::Over => Poll::Ready(Err(InvokeError::NoResponse)),
         }
@@ -204,25 +237,47 @@ impl Guest {
         let Work::Here(mut future) = std::mem::replace(&mut self.work, Work::Over) else {
             return;
         };
-        let meter = self.call.meter.clone();
-        let run = async move { poll_fn(|cx| meter.count(|| future.as_mut().poll(cx)).0).await };
-        if let Some(task) = self.ground.offload.spawn(run) {
-            self.work = Work::Moved(task);
+        let (meter, program) = (self.call.meter.clone(), self.program.clone());
+        let run = poll_fn(move |cx| {
+            let (polled, took) = meter.count(|| future.as_mut().poll(cx));
+            if took >= HELD {
+                program.held_its_thread();
+            }
+            polled
+        });
+        self.work = Work::Moved(self.ground.offload.spawn(self.program.app(), run));
+    }
+
+    /// From now on the limits are those of the whole call and of silence.
+    pub(super) fn head_sent(&mut self) {
+        self.head_sent = true;
+    }
+
+    /// Whoever reads the body waits for more of it. From the first time on that this is said, until
+    /// there is more, the limit of silence runs: never while a client does not read, because nobody
+    /// asks then.
+    pub(super) fn is_awaited(&mut self, cx: &mut Context<'_>) -> Result<(), InvokeError> {
+        self.silent_since.get_or_insert_with(Instant::now);
+        match self.poll_deadline(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(error) => {
+                self.running.ended(Some(&error), self.call.id);
+                Err(error)
+            }
         }
     }
 
-    /// From now on the limit is that of the whole call.
-    pub(super) fn head_sent(&mut self) {
-        self.head_sent = true;
-        let until = self.started + self.limit().1;
-        if let Some(deadline) = &mut self.deadline {
-            deadline.as_mut().reset(until);
-        }
+    /// There was more of the body.
+    pub(super) fn spoke(&mut self) {
+        self.silent_since = None;
     }
 
     /// Lets the guest finish what it does after its response, within its limits.
     pub(super) fn finish_in_background(mut self) {
-        tokio::spawn(async move {
+        self.silent_since = None;
+        self.ended = Some(Instant::now());
+        let afterwards = self.ground.afterwards.clone();
+        afterwards.spawn(async move {
             if let Err(error) = poll_fn(|cx| self.poll(cx)).await {
                 self.program.metrics().failure(error.code().as_str());
                 let message = format!("after its response: {error}");
@@ -241,14 +296,38 @@ impl Guest {
         matches!(self.work, Work::Over)
     }
 
-    /// The limit that would end it next.
-    fn limit(&self) -> (&'static str, Duration) {
+    /// What would end it next.
+    fn next_deadline(&self) -> Deadline {
         let limits = self.program.limits();
-        match self.head_sent || limits.wall_ms < limits.first_byte_ms {
-            true => ("wall_ms", Duration::from_millis(limits.wall_ms)),
-            false => ("first_byte_ms", Duration::from_millis(limits.first_byte_ms)),
-        }
+        let deadline = |name, ms, since, awaited| {
+            let limit = Duration::from_millis(ms);
+            Deadline { name, limit, until: since + limit, awaited }
+        };
+        let awaited = if self.head_sent { "an end" } else { "a response" };
+        let whole = deadline("wall_ms", limits.wall_ms, self.started, awaited);
+        let other = match (self.head_sent, self.ended, self.silent_since) {
+            (false, ..) => {
+                Some(deadline("first_byte_ms", limits.first_byte_ms, self.started, awaited))
+            }
+            (true, Some(ended), _) => {
+                Some(deadline("after_response_ms", limits.after_response_ms, ended, awaited))
+            }
+            (true, None, Some(since)) => {
+                let awaited = "more of its body";
+                Some(deadline("response_idle_ms", limits.response_idle_ms, since, awaited))
+            }
+            (true, None, None) => None,
+        };
+        other.filter(|other| other.until <= whole.until).unwrap_or(whole)
     }
+}
+
+/// A limit of time, and when it is reached.
+struct Deadline {
+    name: &'static str,
+    limit: Duration,
+    until: Instant,
+    awaited: &'static str,
 }
 
 impl Drop for Guest {
@@ -263,8 +342,8 @@ impl Drop for Guest {
 
 /// Sorts an error of the engine by who is to blame. `refused` is the last growth that was denied.
 pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> InvokeError {
-    if let Some(CpuExhausted { limit, used }) = error.downcast_ref() {
-        return InvokeError::CpuTime { limit: *limit, used: *used };
+    if let Some(CpuExhausted { name, limit, used }) = error.downcast_ref() {
+        return InvokeError::CpuTime { name, limit: *limit, used: *used };
     }
     if error.downcast_ref::<NodeOutOfMemory>().is_some() {
         return InvokeError::NodeOutOfMemory;
@@ -281,7 +360,8 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
     }
     let cause = error.root_cause().to_string();
     // `trap` stands before it already.
-    let mut text = cause.strip_prefix("wasm trap: ").unwrap_or(&cause).to_owned();
+    let cause = cause.strip_prefix("wasm trap: ").unwrap_or(&cause);
+    let mut text = limit_of(error, cause).unwrap_or_else(|| cause.to_owned());
     if let Some(refused) = refused {
         text = format!("{text} ({refused})");
     }
@@ -291,6 +371,28 @@ pub(super) fn guest_error(error: &wasmtime::Error, refused: Option<&str>) -> Inv
         frames.for_each(|(index, frame)| text.push_str(&format!("\n    {index}  {frame}")));
     }
     InvokeError::Trap(text)
+}
+
+/// What a guest is told by the host when it reaches one of the limits that are the same for every
+/// call. The engine names them in its own words, and not all of them as a type.
+fn limit_of(error: &wasmtime::Error, cause: &str) -> Option<String> {
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return Some(format!(
+            "limit of what it has open reached: {MAX_RESOURCES} of the host's, or {MAX_HANDLES} tasks \
+             and streams ({cause})"
+        ));
+    }
+    let limit = match cause {
+        cause if cause.contains("store handle limit exceeded") => {
+            format!("limit of handles inside of a component reached: {MAX_HANDLES}")
+        }
+        cause if cause.contains("fuel allocated for hostcalls has been exhausted") => {
+            format!("limit of what one host call copies reached: {HOSTCALL_FUEL} bytes")
+        }
+        cause if cause.starts_with("requested len ") => "limit of random bytes reached".to_owned(),
+        _ => return None,
+    };
+    Some(format!("{limit} ({cause})"))
 }
 
 /// A function as people know it, and the line it was at where that is known.

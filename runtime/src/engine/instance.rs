@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio_util::task::TaskTracker;
 use wasmtime::{Engine, InstancePre, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::{
@@ -44,6 +45,8 @@ pub(super) struct Ground {
     pub(super) waiting: Waiting,
     /// Where guests go on that take long.
     pub(super) offload: Offload,
+    /// What guests still do after their responses. A node that drains waits for it.
+    pub(super) afterwards: TaskTracker,
 }
 
 /// An instance of an HTTP component with its store, between two calls or before its first.
@@ -138,7 +141,8 @@ impl Ground {
         let limits = program.limits();
         let cpu = Duration::from_millis(limits.cpu_ms);
         let memory = program.share().memory().clone();
-        Budget::new(limits.memory_bytes, limits.table_elements, cpu, memory, meter)
+        let start = Duration::from_millis(limits.start_ms);
+        Budget::new(limits.memory_bytes, limits.table_elements, cpu, memory, meter).starting(start)
     }
 
     /// What the store of an HTTP component carries, for a call.
@@ -167,6 +171,7 @@ impl Ground {
         };
         let exports =
             exports.map_err(|error| guest_error(&error, store.data().budget.refused()))?;
+        store.data_mut().budget.started();
         let took = started.elapsed();
         self.instance_start.observe(took.as_secs_f64());
         resident.started(took);
@@ -213,6 +218,7 @@ impl Ground {
         let mut store = component_store(pre.engine(), state);
         let outcome = async {
             let command = pre.instantiate_async(&mut store).await?;
+            store.data_mut().budget.started();
             self.instance_start.observe(started.elapsed().as_secs_f64());
             command.wasi_cli_run().call_run(&mut store).await
         }
@@ -243,6 +249,7 @@ impl Ground {
         });
         let outcome = async {
             let instance = pre.instantiate_async(&mut store).await?;
+            store.data_mut().budget.started();
             let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
             self.instance_start.observe(started.elapsed().as_secs_f64());
             start.call_async(&mut store, ()).await

@@ -78,6 +78,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
+use tokio_util::task::TaskTracker;
 
 /// How often instances that wait are looked at.
 const LOOK_AT_WAITING: Duration = Duration::from_millis(250);
@@ -160,6 +161,7 @@ impl Engine {
                 instance_start: metrics.instance_start.clone(),
                 waiting,
                 offload,
+                afterwards: TaskTracker::new(),
             }),
             outbound: Arc::new(outbound),
             metrics,
@@ -192,6 +194,11 @@ impl Engine {
     /// What sends functions' requests.
     pub(super) fn outbound(&self) -> &Arc<Outbound> {
         &self.outbound
+    }
+
+    /// What guests still do after their responses.
+    pub(crate) fn afterwards(&self) -> &TaskTracker {
+        &self.ground.afterwards
     }
 
     /// The imports of an artifact that nothing here implements.

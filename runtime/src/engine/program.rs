@@ -31,6 +31,9 @@ use std::sync::{
 };
 use wasmtime_wasi_http::WasiBody;
 
+/// How many calls of a function begin where they hold up nobody, after one that did.
+const CALLS_AWAY: u32 = 100;
+
 /// What makes a program.
 #[derive(Clone)]
 pub(crate) struct ProgramSpec {
@@ -72,6 +75,8 @@ pub(crate) struct Program {
     loading: Arc<tokio::sync::Mutex<()>>,
     /// Shared with the program that this one replaced, whose calls may go on.
     running: Arc<AtomicU32>,
+    /// How many of its next calls begin on the threads for those that take long.
+    begins_away: AtomicU32,
     kept: OnceLock<Box<Keep>>,
 }
 
@@ -102,6 +107,7 @@ impl Program {
             resident: ArcSwapOption::empty(),
             loading: Arc::default(),
             running: Arc::default(),
+            begins_away: AtomicU32::new(0),
             kept: OnceLock::new(),
         }
     }
@@ -214,6 +220,23 @@ impl Program {
                 tracing::info!(%app, %function, %version, "function in service again")
             }
         }
+    }
+
+    /// Whether a call begins on the threads for those that take long.
+    pub(super) fn begins_away(&self) -> bool {
+        match self.begins_away.load(Relaxed) {
+            0 => false,
+            left => {
+                // Of two at once both may take the same: it need not be exact.
+                self.begins_away.store(left - 1, Relaxed);
+                true
+            }
+        }
+    }
+
+    /// A call of it kept its thread from everybody else.
+    pub(super) fn held_its_thread(&self) {
+        self.begins_away.store(CALLS_AWAY, Relaxed);
     }
 
     /// Its instances that outlive a request, if there ever was one.

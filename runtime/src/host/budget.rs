@@ -1,5 +1,6 @@
 //! What one instance may use, and what it has used.
 
+use super::stopwatch::{self, Stopwatch};
 use crate::telemetry::usage::Bill;
 use std::{
     fmt,
@@ -29,6 +30,8 @@ pub(crate) struct Meter {
     cpu_ns: AtomicU64,
     /// When the poll that runs now began, in nanoseconds since `epoch`; 0 between polls.
     polling_since_ns: AtomicU64,
+    /// What the CPU clock of its thread read then, where that is what counts; else 0.
+    thread_since_ns: AtomicU64,
     memory_peak: AtomicU64,
     /// When the guest was first polled and when its last poll ended, as above; 0 before.
     began_ns: AtomicU64,
@@ -52,6 +55,7 @@ impl Meter {
             epoch: started,
             cpu_ns: AtomicU64::new(0),
             polling_since_ns: AtomicU64::new(0),
+            thread_since_ns: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
             began_ns: AtomicU64::new(0),
             ended_ns: AtomicU64::new(0),
@@ -65,8 +69,9 @@ impl Meter {
         self.epoch
     }
 
-    /// CPU time of the guest and its host calls: the time its worker thread spent on it. Reading
-    /// the thread's own CPU clock would be exact and cost more than many a guest.
+    /// CPU time of the guest and its host calls: the time its worker thread spent on it. Where
+    /// guests begin, that is time of the clock on the wall; where those go on that take long, it is
+    /// the thread's own CPU time ([`stopwatch`]).
     pub(crate) fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu_ns.load(Relaxed))
     }
@@ -78,8 +83,7 @@ impl Meter {
 
     /// Counts time that was measured elsewhere, and memory that an instance had.
     pub(crate) fn add(&self, cpu: Duration, memory: u64) {
-        let cpu = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
-        self.cpu_ns.fetch_add(cpu, Relaxed);
+        self.cpu_ns.fetch_add(ns(cpu), Relaxed);
         self.memory_peak.fetch_max(memory, Relaxed);
     }
 
@@ -112,7 +116,9 @@ impl Meter {
             shared => shared,
         };
         let outbound = self.outbound.load(Relaxed);
-        Bill { cpu: self.cpu_now(), memory_peak, memory_mib_ns, outbound }
+        // Of another thread's clock nothing is known but the time since: the rest of a turn.
+        let cpu = self.cpu() + self.turn_on_wall().unwrap_or_default();
+        Bill { cpu, memory_peak, memory_mib_ns, outbound }
     }
 
     fn lived_ns(&self, is_over: bool) -> u64 {
@@ -129,7 +135,17 @@ impl Meter {
 
     /// Runs one poll of the guest, and counts its time. Tells that, too.
     pub(crate) fn count<R>(&self, poll: impl FnOnce() -> R) -> (R, Duration) {
-        let since = self.now_ns();
+        let watch = Stopwatch::start();
+        let since = match watch {
+            Stopwatch::Wall(since) => {
+                self.thread_since_ns.store(0, Relaxed);
+                ns(since.saturating_duration_since(self.epoch)).max(1)
+            }
+            Stopwatch::Cpu(since) => {
+                self.thread_since_ns.store(ns(since).max(1), Relaxed);
+                self.now_ns()
+            }
+        };
         self.polling_since_ns.store(since, Relaxed);
         if self.began_ns.load(Relaxed) == 0 {
             self.began_ns.store(since, Relaxed);
@@ -138,18 +154,31 @@ impl Meter {
         self.polling_since_ns.store(0, Relaxed);
         let until = self.now_ns();
         self.ended_ns.store(until, Relaxed);
-        let took = until.saturating_sub(since);
-        self.cpu_ns.fetch_add(took, Relaxed);
-        (result, Duration::from_nanos(took))
+        let took = match watch {
+            Stopwatch::Wall(_) => Duration::from_nanos(until.saturating_sub(since)),
+            Stopwatch::Cpu(_) => watch.elapsed(),
+        };
+        self.cpu_ns.fetch_add(ns(took), Relaxed);
+        (result, took)
     }
 
-    /// CPU time including the poll that runs now.
+    /// CPU time including the poll that runs now, on the thread that asks.
     fn cpu_now(&self) -> Duration {
-        Duration::from_nanos(self.cpu_ns.load(Relaxed)) + self.turn().unwrap_or_default()
+        self.cpu() + self.turn().unwrap_or_default()
     }
 
-    /// How long the poll that runs now has taken; none where polls are counted elsewhere.
+    /// How long the poll that runs now, on the thread that asks, has taken; none where polls are
+    /// counted elsewhere.
     fn turn(&self) -> Option<Duration> {
+        match self.thread_since_ns.load(Relaxed) {
+            0 => self.turn_on_wall(),
+            since => self
+                .turn_on_wall()
+                .map(|_| stopwatch::cpu_clock().saturating_sub(Duration::from_nanos(since))),
+        }
+    }
+
+    fn turn_on_wall(&self) -> Option<Duration> {
         match self.polling_since_ns.load(Relaxed) {
             0 => None,
             since => Some(Duration::from_nanos(self.now_ns().saturating_sub(since))),
@@ -157,8 +186,13 @@ impl Meter {
     }
 
     fn now_ns(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+        ns(self.epoch.elapsed()).max(1)
     }
+}
+
+/// In nanoseconds: enough for centuries.
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Bytes that were held for so many nanoseconds, in MiB-nanoseconds.
@@ -269,6 +303,8 @@ impl MemoryAccount {
 /// The guest used up its CPU time: the error that stops it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CpuExhausted {
+    /// The setting.
+    pub(crate) name: &'static str,
     /// What it may use.
     pub(crate) limit: Duration,
     /// What it had used.
@@ -277,7 +313,7 @@ pub(crate) struct CpuExhausted {
 
 impl fmt::Display for CpuExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "used {:?} of {:?} CPU time", self.used, self.limit)
+        write!(f, "used {:?} of {:?} CPU time (`{}`)", self.used, self.limit, self.name)
     }
 }
 
@@ -303,6 +339,8 @@ pub(crate) struct Budget {
     pub(crate) table_limit: usize,
     /// CPU time.
     pub(crate) cpu_limit: Duration,
+    /// CPU time until the instance is made; none afterwards.
+    start_limit: Option<Duration>,
     memory: u64,
     /// What its tables take, in bytes.
     tables: u64,
@@ -325,6 +363,7 @@ impl Budget {
             memory_limit,
             table_limit,
             cpu_limit,
+            start_limit: None,
             memory: 0,
             tables: 0,
             table_elements: 0,
@@ -334,13 +373,28 @@ impl Budget {
         }
     }
 
+    /// The instance is not made yet, and that may take so much CPU time.
+    pub(crate) fn starting(mut self, limit: Duration) -> Self {
+        self.start_limit = Some(limit);
+        self
+    }
+
+    /// The instance is made.
+    pub(crate) fn started(&mut self) {
+        self.start_limit = None;
+    }
+
     /// Asked at every tick that interrupts the guest: whether it may go on.
     pub(crate) fn check_cpu(&self) -> Result<(), CpuExhausted> {
         let used = self.meter.cpu_now();
-        if used < self.cpu_limit {
+        let (name, limit) = match self.start_limit {
+            Some(start) if start < self.cpu_limit => ("start_ms", start),
+            _ => ("cpu_ms", self.cpu_limit),
+        };
+        if used < limit {
             return Ok(());
         }
-        Err(CpuExhausted { limit: self.cpu_limit, used })
+        Err(CpuExhausted { name, limit, used })
     }
 
     /// Asked at every tick as well: whether the node has memory left for it.
@@ -545,5 +599,42 @@ mod tests {
                 .is_err()
         );
         assert!(meter.cpu() > Duration::ZERO);
+    }
+
+    #[test]
+    fn waiting_for_a_core_is_not_counted_where_guests_take_long() {
+        let meter = Arc::new(Meter::default());
+        let account = MemoryAccount::new(MemoryBudget::new(0));
+        let budget = Budget::new(0, 0, Duration::from_millis(20), account, meter.clone());
+        std::thread::spawn(move || {
+            stopwatch::measure_by_cpu_clock();
+            let ((), took) = meter.count(|| {
+                // As if others had the core.
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(budget.turn().unwrap() < Duration::from_millis(50));
+                assert!(budget.check_cpu().is_ok());
+                while budget.check_cpu().is_ok() {}
+            });
+            assert!(took >= Duration::from_millis(20));
+            assert_eq!(meter.cpu(), took);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn until_it_is_made_an_instance_has_another_limit() {
+        let node = MemoryBudget::new(0);
+        let mut budget = budget(&node).starting(Duration::from_nanos(1));
+        let meter = budget.meter.clone();
+        meter.add(Duration::from_millis(1), 0);
+        let name = |budget: &Budget| budget.check_cpu().map_err(|error| error.name);
+        assert_eq!(name(&budget), Err("start_ms"));
+        budget.started();
+        assert_eq!(name(&budget), Ok(()));
+        meter.add(Duration::from_secs(1), 0);
+        assert_eq!(name(&budget), Err("cpu_ms"));
+        // The smaller one ends it.
+        assert_eq!(name(&budget.starting(Duration::from_secs(2))), Err("cpu_ms"));
     }
 }

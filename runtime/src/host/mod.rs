@@ -11,6 +11,7 @@ mod logging;
 pub(crate) mod offers;
 pub(crate) mod outbound;
 pub(crate) mod stdio;
+pub(crate) mod stopwatch;
 
 pub(crate) use budget::{
     Budget, CpuExhausted, MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES, MemoryAccount, MemoryBudget,
@@ -39,7 +40,7 @@ use wasmtime_wasi_io::IoView;
 pub(crate) const MAX_HANDLES: usize = 10_000;
 /// Resources of the host that a call may hold: fields, bodies, requests to others. Each may be as
 /// large as [`http`] lets it become.
-const MAX_RESOURCES: usize = 1024;
+pub(crate) const MAX_RESOURCES: usize = 1024;
 /// So many more for every other request that an instance serves at the same time.
 const RESOURCES_PER_REQUEST: usize = 32;
 /// Bytes that one host call may copy out of a guest.

@@ -41,6 +41,8 @@ pub(super) enum BodyError {
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     bytes: AtomicU64,
+    /// What its head says it has at least.
+    announced: AtomicU64,
     /// Over the limit, idle for too long, or no HTTP; an index into [`FAULTS`], plus one.
     fault: AtomicU8,
     /// Given up before its end.
@@ -55,6 +57,11 @@ impl Flow {
     /// Bytes that were read.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Bytes it is known to have: those that were read, or what its head says.
+    pub(super) fn known_bytes(&self) -> u64 {
+        self.bytes().max(self.announced.load(Relaxed))
     }
 
     /// The client's fault, if the body ended early by one.
@@ -127,7 +134,9 @@ where
         let Some(reader) = &mut self.0 else {
             return Ok(());
         };
-        if reader.body.size_hint().lower() > limit {
+        let announced = reader.body.size_hint().lower();
+        if announced > limit {
+            reader.flow.announced.store(announced, Relaxed);
             return Err(ErrorCode::BodyTooLarge);
         }
         reader.rules.limit = limit;

@@ -248,6 +248,12 @@ impl<F: Function> Ticket<F> {
             }
             function.log(self.id, now, Event::Failure(&failure.to_string()));
         }
+        if self.code == Some(ErrorCode::BodyTooLarge.as_str()) {
+            let bytes = self.flow.as_ref().map_or(0, |flow| flow.known_bytes());
+            let limit = function.body_limit();
+            let note = format!("limit `request_body_bytes` reached: {bytes} of {limit} bytes");
+            function.log(self.id, now, Event::Failure(&note));
+        }
         if let Some(note) = &self.note {
             function.log(self.id, now, Event::Failure(note));
         }

@@ -362,6 +362,7 @@ impl Ingress {
         let drain = Drain {
             delay: Duration::from_secs(self.config.drain_delay_s),
             patience: Duration::from_secs(self.config.drain_timeout_s),
+            afterwards: self.shared.backend.engine.afterwards().clone(),
         };
         tokio::select! {
             () = run(accepting, &self.common, drain, &shutdown) => {}
@@ -412,13 +413,15 @@ struct Drain {
     delay: Duration,
     /// Until what is in flight then is cut off.
     patience: Duration,
+    /// What functions still do after their responses.
+    afterwards: TaskTracker,
 }
 
 /// Accepts, drains, cuts. `accepting` ends when the drain begins, and the listener with it.
 async fn run(
     accepting: impl Future<Output = ()>,
     common: &Common,
-    Drain { delay, patience }: Drain,
+    Drain { delay, patience, afterwards }: Drain,
     shutdown: &Shutdown,
 ) {
     let signals = &common.signals;
@@ -430,12 +433,18 @@ async fn run(
     };
     tokio::join!(accepting, switched);
     common.tasks.close();
+    let finished = async {
+        common.tasks.wait().await;
+        // Only now no more can begin.
+        afterwards.close();
+        afterwards.wait().await;
+    };
     tokio::select! {
         biased;
         () = shutdown.stopped() => tracing::warn!("stopping at once"),
-        drained = timeout(patience, common.tasks.wait()) => if drained.is_err() {
+        drained = timeout(patience, finished) => if drained.is_err() {
             tracing::warn!(
-                connections = common.tasks.len(), ?patience,
+                connections = common.tasks.len(), afterwards = afterwards.len(), ?patience,
                 "requests are cut off: they did not finish within `ingress.drain_timeout_s`"
             );
         }

@@ -230,8 +230,9 @@ impl Node {
         let running = tokio::spawn(async move {
             let visitor = |peer| Visit::new(shared.clone(), peer);
             let accepting = accept::accept(listener, room, common.clone(), visitor);
-            run(accepting, &common, Drain { delay: Duration::ZERO, patience: NEVER }, &switch)
-                .await;
+            let afterwards = TaskTracker::new();
+            let drain = Drain { delay: Duration::ZERO, patience: NEVER, afterwards };
+            run(accepting, &common, drain, &switch).await;
         });
         Self { address, seen, shutdown, running }
     }

@@ -14,6 +14,10 @@ use tracing_subscriber::{
 /// Lines that wait for their reader; those beyond are lost.
 const LINES: usize = 8192;
 
+/// What the engine warns of is what guests ask for: a function could fill the node's log with it. A
+/// filter that names this target asks for it again.
+const OF_GUESTS: &str = "wasmtime_wasi=error";
+
 /// Starts the log. In a process that has one already – a test, an embedder – that one stays. What
 /// is returned writes the last lines when it is dropped, if they can be written within a second.
 ///
@@ -25,6 +29,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<WorkerGuard, String> {
         Some(filter) => ("FAAS_LOG", filter.as_str()),
         None => ("log.filter", config.filter.as_str()),
     };
+    let text = format!("{OF_GUESTS},{text}");
     let filter = EnvFilter::try_new(text).map_err(|error| format!("{source}: {error}"))?;
     let json = match config.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),

@@ -14,7 +14,7 @@ use crate::{
         program::Program,
         residency::Resident,
     },
-    host::{HostState, Meter},
+    host::{Caller as _, HostState, Meter, stopwatch::Stopwatch},
 };
 use bytes::Bytes;
 use faas_api::Reuse;
@@ -122,11 +122,18 @@ impl Shared {
         let budget = ground.budget(program, meter.clone());
         let state = ground.state(program, budget, &Call { meter, ..Call::of_nobody() });
         let actor = Actor { shared: shared.clone(), wall: Duration::from_millis(limits.wall_ms) };
-        let ground = ground.clone();
-        tokio::spawn(unconstrained(async move {
-            let made = ground.make(&resident, state, place);
+        let (app, ground, roaming) = (program.app().clone(), ground.clone(), ground.clone());
+        let work = async move {
+            let meter = actor.shared.meter.clone();
+            let mut made = Box::pin(ground.make(&resident, state, place));
+            // For the limit of a start; afterwards the time is shared out.
+            let made = poll_fn(|cx| meter.count(|| made.as_mut().poll(cx)).0);
             actor.run(async |actor| actor.serve(made.await?, waiting).await).await;
             drop(counted);
+        };
+        tokio::spawn(unconstrained(async move {
+            // How it ended was told to its requests.
+            let _ = roaming.offload.roam(&app, work).await;
         }));
         shared
     }
@@ -315,12 +322,13 @@ impl Actor {
     async fn run(&self, work: impl AsyncFnOnce(&Self) -> Result<(), InvokeError>) {
         let mut work = pin!(work(self));
         let ended = poll_fn(|cx| {
-            let since = std::time::Instant::now();
+            let watch = Stopwatch::start();
             self.shared.turns.fetch_add(1, Relaxed);
             let polled = work.as_mut().poll(cx);
-            match self.shared.charge(since.elapsed()) {
+            match self.shared.charge(watch.elapsed()) {
                 Some(used) if polled.is_pending() => {
-                    Poll::Ready(Err(InvokeError::CpuTime { limit: self.shared.cpu_limit, used }))
+                    let limit = self.shared.cpu_limit;
+                    Poll::Ready(Err(InvokeError::CpuTime { name: "cpu_ms", limit, used }))
                 }
                 _ => polled,
             }
@@ -350,7 +358,12 @@ impl Actor {
             })
             .await;
         let outcome = outcome.and_then(std::convert::identity);
-        outcome.map_err(|error| guest_error(&error, store.data().budget.refused()))
+        outcome.map_err(|error| {
+            let error = guest_error(&error, store.data().budget.refused());
+            // Before the store is gone, and bodies end with it: they would look complete.
+            self.shared.fail(error.clone());
+            error
+        })
     }
 
     async fn requests(

@@ -3,6 +3,10 @@
 use guest_common::{Answer, Fetch, Plan, Seen, fetched, piece, plan, surroundings, trap};
 use std::io::{self, Read, Write};
 
+#[cfg_attr(target_env = "p2", path = "attack02.rs")]
+#[cfg_attr(not(target_env = "p2"), path = "attack01.rs")]
+mod attack;
+
 fn main() -> io::Result<()> {
     let seen = seen();
     let mut out = io::stdout().lock();
@@ -32,6 +36,12 @@ fn main() -> io::Result<()> {
         }
         Plan::NoResponse => Ok(()),
         Plan::Bad(what) => bad(&mut out, &what),
+        Plan::Attack(what) => {
+            let text = attack::attack(&what);
+            send(&mut out, &Answer::text(text))
+        }
+        // A program's answer ends with the program.
+        Plan::After { .. } => send(&mut out, &Answer::text("ended\n")),
         Plan::Hoard(what) => hoard(&mut out, &what),
         Plan::Fetch(wanted) => send(&mut out, &fetch(&wanted)),
         Plan::Environment { target } => send(&mut out, &Answer::text(surroundings(&target))),

@@ -3,6 +3,7 @@
 //! Whatever needs no input or output of its own happens in [`plan`]; the rest is a [`Plan`] that
 //! the kinds carry out, each through its own interface.
 
+mod attack;
 mod canary;
 mod fetch;
 mod surroundings;
@@ -76,6 +77,10 @@ pub enum Plan {
     Environment { target: String },
     /// Send a request, or many, and say what came of it.
     Fetch(Fetch),
+    /// Do what a program should not; the word says what.
+    Attack(String),
+    /// Answer, and then go on: wait for so long, or compute for ever.
+    After { wait: Option<Duration> },
     /// Make the host hold as much as it lets itself be given; the word says of what.
     Hoard(String),
 }
@@ -137,6 +142,16 @@ pub fn plan(seen: &Seen) -> Plan {
         },
         "/no-response" => Plan::NoResponse,
         "/hoard" => Plan::Hoard(parameter(&seen.query, "what").unwrap_or("").to_owned()),
+        "/attack" => {
+            let what = parameter(&seen.query, "what").unwrap_or("").to_owned();
+            attack::spin_if(&what);
+            Plan::Attack(what)
+        }
+        "/after" => Plan::After {
+            wait: parameter(&seen.query, "ms")
+                .and_then(|ms| ms.parse().ok())
+                .map(Duration::from_millis),
+        },
         "/bad" => Plan::Bad(parameter(&seen.query, "what").unwrap_or("").to_owned()),
         // One variable by its name, or all of them.
         "/variable" => text(variable(parameter(&seen.query, "name").unwrap_or_default())),
@@ -214,7 +229,8 @@ fn work(time: Duration) {
     }
 }
 
-fn spin() -> ! {
+/// Computes for ever.
+pub fn spin() -> ! {
     let mut number = 1_u32;
     loop {
         number = std::hint::black_box(number.wrapping_mul(1_664_525).wrapping_add(1));

@@ -1,6 +1,6 @@
 //! The test guest as a component of WASI 0.2.
 
-use guest_common::{Answer, Fetch, Plan, Seen, fetched, piece, plan, surroundings, trap};
+use guest_common::{Answer, Fetch, Plan, Seen, fetched, piece, plan, spin, surroundings, trap};
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     ErrorCode, Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingRequest,
@@ -8,6 +8,7 @@ use wasip2::http::types::{
 };
 use wasip2::io::streams::{OutputStream, StreamError};
 
+mod attack;
 mod hoard;
 
 wasip2::http::proxy::export!(Guest);
@@ -47,6 +48,17 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
             }
             Plan::NoResponse => {}
             Plan::Bad(what) => bad(out, &what),
+            Plan::Attack(what) => attack::attack(&request, out, &what),
+            Plan::After { wait } => {
+                send(out, &Answer::text("ended\n"));
+                match wait {
+                    Some(time) => {
+                        std::thread::sleep(time);
+                        eprintln!("went on");
+                    }
+                    None => spin(),
+                }
+            }
             Plan::Hoard(what) => hoard::hoard(&what),
             Plan::Fetch(wanted) => fetch(out, &wanted),
             Plan::Environment { target } => {

@@ -1,9 +1,10 @@
 //! The test guest as a component of WASI 0.3.
 
+mod attack;
 mod fetch;
 mod hoard;
 
-use guest_common::{Answer, Plan, Seen, piece, plan, surroundings, trap};
+use guest_common::{Answer, Plan, Seen, piece, plan, spin, surroundings, trap};
 
 use std::time::Duration;
 use wasip3::clocks::monotonic_clock;
@@ -61,6 +62,22 @@ impl wasip3::exports::http::handler::Guest for Guest {
             // There is no way to return without one, but to never return.
             Plan::NoResponse => std::future::pending().await,
             Plan::Bad(what) => bad(&what)?,
+            Plan::Attack(what) => attack::attack(&request, &what).await?,
+            Plan::After { wait } => {
+                let (response, mut body, end) = begin(200, &[])?;
+                spawn_local(async move {
+                    let _ = body.write_all(b"ended\n".to_vec()).await;
+                    drop((body, end));
+                    match wait {
+                        Some(time) => {
+                            sleep(time).await;
+                            eprintln!("went on");
+                        }
+                        None => spin(),
+                    }
+                });
+                response
+            }
             Plan::Hoard(what) => hoard::hoard(&what),
             Plan::Fetch(wanted) => fetch::fetch(&wanted).await,
             Plan::Environment { target } => {
