@@ -167,6 +167,7 @@ impl Differences<'_> {
         let (was, is) = (before.request_body_bytes, after.request_body_bytes);
         self.add("body", bytes(was), bytes(is), false);
         self.add("log", bytes(before.log_bytes), bytes(after.log_bytes), false);
+        self.add("subrequests", count(before.subrequests), count(after.subrequests), false);
         self.add("concurrency", count(before.concurrency), count(after.concurrency), false);
     }
 }

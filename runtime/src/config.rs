@@ -145,6 +145,9 @@ impl Config {
         if times.contains(&0) {
             return value("limits", "times are at least 1 ms");
         }
+        if self.limits.subrequests == 0 || self.max_limits.subrequests == 0 {
+            return value("limits.subrequests", "is at least 1, as `max_limits.subrequests` is");
+        }
         if self.admin.audit_days == 0 {
             return value("admin.audit_days", "is at least 1");
         }

@@ -288,7 +288,9 @@ impl Node {
         own: OwnAddresses,
         mut secrets: Secrets,
     ) -> Result<(Self, Secrets), RunError> {
-        let outbound = Outbound::new(&config.outbound, own)?;
+        let metrics = Arc::new(Metrics::new().map_err(failed)?);
+        let open = metrics.outbound_connections.clone();
+        let outbound = Outbound::new(&config.outbound, own, open)?;
         let (registry, blobs) = embedded::open(data_dir.path()).await.map_err(failed)?;
         let records = Arc::new(registry);
         let registry: Arc<dyn Registry> = records.clone();
@@ -297,7 +299,6 @@ impl Node {
         let blobs: Arc<dyn Blobs> = Arc::new(blobs);
         let given = configuration::load(&*registry, &config.secrets, &data_dir);
         let given = given.await.map_err(failed)?;
-        let metrics = Arc::new(Metrics::new().map_err(failed)?);
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
         let beside = config.beside_instances();
         let logs = open_logs(config, &data_dir, beside.logs, metrics.clone()).await;

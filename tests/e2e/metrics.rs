@@ -33,6 +33,7 @@ const LABELS: &[(&str, &[&str])] = &[
     ("faas_deploys_total", &["result"]),
     ("faas_log_lines_dropped_total", &["app"]),
     ("faas_functions_loaded", &[]),
+    ("faas_outbound_connections", &[]),
     ("faas_build_info", &["version"]),
 ];
 
@@ -291,7 +292,8 @@ fn bytes_of_bodies() {
 
 #[test]
 fn deploys_and_dropped_lines() {
-    let node = Node::with("[log]\nfunction_lines = 100\n");
+    // Without a disk, or lines that were written in time would not be lost.
+    let node = Node::with("[log]\nfunction_lines = 100\ndisk_bytes = 0\n");
     node.deploy("one", &says("one"));
     node.try_deploy("two", b"nonsense").expect(422);
     let metrics = node.metrics();

@@ -14,16 +14,16 @@ use std::{
     time::Duration,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The kinds that can send requests.
-const SENDERS: [Guest; 3] = [Guest::Http03, Guest::Http02, Guest::Cgi02];
+pub(crate) const SENDERS: [Guest; 3] = [Guest::Http03, Guest::Http02, Guest::Cgi02];
 
 /// Loopback is open, as the tests' servers are there.
-const OPEN: &str = "[outbound]\nallow_private = [\"127.0.0.0/8\"]\n";
+pub(crate) const OPEN: &str = "[outbound]\nallow_private = [\"127.0.0.0/8\"]\n";
 
 /// Deploys each kind of guest as an app that may send requests to these hosts.
-fn grant(node: &Node, hosts: &[String]) {
+pub(crate) fn grant(node: &Node, hosts: &[String]) {
     for guest in SENDERS {
         let settings = json!({"grants": {"outbound": hosts}});
         node.deploy_functions(guest.app(), &[Deploy::new("main", guest.wasm(), settings)]);
@@ -31,18 +31,18 @@ fn grant(node: &Node, hosts: &[String]) {
 }
 
 /// Has a guest send a request.
-fn fetch(node: &Node, guest: Guest, parameters: &str, url: &str) -> Answer {
+pub(crate) fn fetch(node: &Node, guest: Guest, parameters: &str, url: &str) -> Answer {
     node.get(&format!("/{}/fetch?{parameters}&url={url}", guest.app()))
 }
 
 /// What a guest says about a request that failed, and its log's words.
-fn refused(node: &Node, guest: Guest, url: &str) -> (String, Vec<String>) {
+pub(crate) fn refused(node: &Node, guest: Guest, url: &str) -> (String, Vec<String>) {
     let answer = fetch(node, guest, "", url).expect(200);
     let id = answer.header("x-request-id").unwrap().to_owned();
     (answer.text(), node.messages(guest.app(), &id))
 }
 
-fn hello() -> Upstream {
+pub(crate) fn hello() -> Upstream {
     Upstream::start(|request, peer| answer(peer, 200, request.target().as_bytes()))
 }
 
@@ -208,11 +208,17 @@ fn addresses_in_other_spellings_are_no_hosts() {
 #[test]
 fn the_nodes_own_api_is_never_reached() {
     let node = Node::with_guests("[outbound]\nallow_private = [\"0.0.0.0/0\", \"::/0\"]\n");
-    let url = format!("http://127.0.0.1:{}", node.admin().port());
-    grant(&node, std::slice::from_ref(&url));
+    // The kernel takes no address for this machine's.
+    let hosts =
+        ["127.0.0.1", "localhost", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]"];
+    let port = node.admin().port();
+    let urls: Vec<String> = hosts.iter().map(|host| format!("http://{host}:{port}")).collect();
+    grant(&node, &urls);
     for guest in SENDERS {
-        let (said, _) = refused(&node, guest, &format!("{url}/livez"));
-        assert!(said.contains("DestinationIpProhibited"), "{guest:?}: {said}");
+        for url in &urls {
+            let (said, _) = refused(&node, guest, &format!("{url}/livez"));
+            assert!(said.contains("DestinationIpProhibited"), "{guest:?} {url}: {said}");
+        }
     }
 }
 
@@ -373,7 +379,7 @@ fn a_call_sends_so_many_requests_and_no_more() {
         assert!(lines[..50].iter().all(|line| *line == "200 1"), "{guest:?}: {lines:?}");
         assert!(lines[50..].iter().all(|l| l.contains("ConnectionLimitReached")), "{lines:?}");
         let told = node.messages(guest.app(), id);
-        assert!(told[0].contains("limit `outbound.requests_per_call` reached: 50"), "{told:?}");
+        assert!(told[0].contains("limit `subrequests` reached: asked for 51 of 50"), "{told:?}");
         assert_eq!(upstream.received().len() - before, 50);
         // The next call has as many again, and finds a connection that is left.
         fetch(&node, guest, "", &url).expect(200);

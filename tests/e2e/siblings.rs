@@ -265,3 +265,93 @@ fn the_callee_has_limits_of_its_own() {
         assert!(answer.text().contains("cpu_time"), "{answer:?}");
     }
 }
+
+/// `self.internal` is the app as its clients see it, found by its routes, in the process.
+#[test]
+fn an_app_calls_its_own_routes() {
+    let node = Node::with_guests("");
+    for front in CALLERS {
+        let api = json!({"routes": ["/api/*", "POST /only-post"], "strip_prefix": true});
+        let other = json!({"routes": ["/plain"]});
+        node.deploy_functions(
+            "family",
+            &[
+                Deploy::new("front", front.wasm(), json!({"routes": ["/*"]})),
+                Deploy::new("api", Guest::Http02.wasm(), api),
+                Deploy::new("other", Guest::Cgi01.wasm(), other),
+                Deploy::new("hidden", Guest::Http02.wasm(), json!({"private": true})),
+            ],
+        );
+        let url = "http://SELF.internal.:80/%61pi/headers?q=1";
+        let misled = "header=x-forwarded-host:other.internal&header=forwarded:host=other.internal";
+        let text = call(&node, misled, url).expect(200).text();
+        for line in
+            ["path /headers", "query q=1", "x-faas-caller: front", "x-forwarded-prefix: /%61pi"]
+        {
+            assert!(text.lines().any(|other| other == line), "{front:?}: {line}: {text}");
+        }
+        assert!(text.to_lowercase().contains("authority self.internal"), "{front:?}: {text}");
+        // That field is the URL's.
+        let said = call(&node, "header=host:other.internal", url).expect(200).text();
+        assert!(said.contains("Forbidden"), "{front:?}: {said}");
+        // By path and method, as for a client.
+        let answered = |method: &str, path: &str| {
+            let url = format!("http://self.internal{path}");
+            let answer = call(&node, &format!("method={method}"), &url).expect(200);
+            let id = answer.header("x-request-id").unwrap().to_owned();
+            eventually("both are logged", PATIENCE, || {
+                let lines = node.lines("family", &id);
+                let ended = lines.iter().filter(|line| line["source"] == "request");
+                let names: Vec<String> =
+                    ended.filter_map(|l| l["function"].as_str().map(str::to_owned)).collect();
+                (names.len() == 2).then_some(names)
+            })
+        };
+        for (method, path, function) in [
+            ("GET", "/api", "api"),
+            ("POST", "/only-post", "api"),
+            ("GET", "/only-post", "front"),
+            ("GET", "/plain", "other"),
+            ("GET", "/hidden/count", "front"),
+        ] {
+            let names = answered(method, path);
+            assert!(names.iter().filter(|name| *name == "front").count() >= 1, "{names:?}");
+            let other = names.iter().find(|name| *name != "front").map_or("front", |name| name);
+            assert_eq!(other, function, "{front:?} {method} {path}");
+        }
+        // It ends like any other call of functions by functions.
+        let answer = node.get("/family/again?url=http://self.internal").expect(200);
+        assert!(answer.text().contains("LoopDetected"), "{front:?}: {answer:?}");
+        for (url, code) in [
+            ("https://self.internal/", "HttpRequestDenied"),
+            ("http://self.internal:8080/", "HttpRequestDenied"),
+            // Names that look like it are other servers, which nobody granted.
+            ("http://self.internal.evil.test/", "HttpRequestDenied"),
+            ("http://a.self.internal/", "HttpRequestDenied"),
+            ("http://internal/", "HttpRequestDenied"),
+            ("http://self/", "HttpRequestDenied"),
+            ("http://xself.internal/", "DestinationNotFound"),
+        ] {
+            let said = call(&node, "", url).expect(200);
+            assert!(said.text().contains(code), "{front:?} {url}: {said:?}");
+        }
+    }
+    // From outside the name says nothing.
+    for path in ["/", "/api/headers", "/count"] {
+        let answer = node.send(&Request::get(path).header("host", "self.internal"));
+        assert!(answer.status >= 400, "{path}: {answer:?}");
+    }
+    // Where no route takes it, there is nobody.
+    let main = Deploy::new("main", Guest::Http02.wasm(), json!({"routes": ["/fetch"]}));
+    node.deploy_functions("family", &[main]);
+    let said = call(&node, "", "http://self.internal/count").expect(200);
+    assert!(said.text().contains("DestinationNotFound"), "{said:?}");
+    let myself = Deploy::new("self", Guest::Http02.wasm(), json!({}));
+    let answer = node.try_deploy_functions("family", &[myself]);
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert!(answer.text().contains("no function can be called `self`"), "{answer:?}");
+    for code in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+        let sent = node.metrics().sum("faas_outbound_requests_total", &[("code", code)]);
+        assert_eq!(sent, 0.0, "{code}: nothing left the node");
+    }
+}

@@ -115,6 +115,7 @@ impl Http2 {
     ///
     /// # Panics
     /// When nothing comes for long.
+    #[expect(clippy::should_implement_trait, reason = "an iterator would not fail")]
     pub fn next(&mut self) -> Option<Frame> {
         let head = self.take(9)?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;

@@ -266,11 +266,7 @@ impl Connection {
     /// # Panics
     /// When it is gone already.
     pub fn reset(self) {
-        self.stream.set_nonblocking(true).unwrap();
-        crate::block_on(async {
-            let stream = tokio::net::TcpStream::from_std(self.stream).unwrap();
-            stream.set_zero_linger().unwrap();
-        });
+        reset(self.stream);
     }
 
     /// How long a read may take.
@@ -434,4 +430,16 @@ impl Connection {
 
 fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what.to_owned())
+}
+
+/// Ends a connection with a reset.
+///
+/// # Panics
+/// When it is gone already.
+pub fn reset(stream: TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    crate::block_on(async {
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        stream.set_zero_linger().unwrap();
+    });
 }

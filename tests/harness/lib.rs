@@ -19,6 +19,8 @@
 //! | [`Project`] | a folder with a manifest |
 //! | [`Relay`] | a connection that a test can spoil |
 //! | [`Terminal`] | what a person sees |
+//! | [`dns`] | a name server |
+//! | [`Network`] | a network of a test's own |
 //! | [`upstream`] | servers that functions send requests to |
 //! | [`artifacts`] | Wasm to deploy |
 //!
@@ -37,6 +39,7 @@ pub mod acme;
 pub mod artifacts;
 mod cli;
 pub mod disk;
+pub mod dns;
 pub mod frames;
 mod functions;
 mod http1;
@@ -44,6 +47,7 @@ pub mod hyper_client;
 mod issuer;
 pub mod load;
 mod metrics;
+mod network;
 mod node;
 pub mod parent;
 mod poll;
@@ -57,9 +61,10 @@ pub mod upstream;
 
 pub use cli::{Cli, Output, faas_binary, toolchains};
 pub use functions::Deploy;
-pub use http1::{Answer, Connection, Request};
+pub use http1::{Answer, Connection, Request, reset};
 pub use issuer::Issuer;
 pub use metrics::Metrics;
+pub use network::Network;
 pub use node::Node;
 pub use parent::Parent;
 pub use poll::{block_on, eventually, figure, full, holds};

@@ -78,6 +78,15 @@ impl Node {
         self.env.push((name.to_owned(), value.into()));
     }
 
+    /// Deploys the test guests, each under [`Guest::app`], on a node that does not run yet.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn prepare_guests(&self) {
+        assert!(self.process.is_none(), "it runs already");
+        copy_folder(guests_folder(), &self.data_dir());
+    }
+
     /// Starts it, on other ports than before.
     ///
     /// # Panics

@@ -1,15 +1,17 @@
 //! A server that functions send requests to: it remembers what it got, and answers as told.
 
+use crate::eventually;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
 
 /// A request, as the server got it.
@@ -62,7 +64,18 @@ impl Upstream {
     where
         F: Fn(&Received, &mut dyn Peer) -> io::Result<()> + Send + Sync + 'static,
     {
-        Self::serve(answer, None)
+        Self::serve("127.0.0.1:0", answer, None)
+    }
+
+    /// The same at this address.
+    ///
+    /// # Panics
+    /// When it is taken.
+    pub fn at<F>(address: &str, answer: F) -> Self
+    where
+        F: Fn(&Received, &mut dyn Peer) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::serve(address, answer, None)
     }
 
     /// The same over TLS, for `localhost`. Also the file of the certificate that signed its own.
@@ -92,14 +105,14 @@ impl Upstream {
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap();
-        (Self::serve(answer, Some(Arc::new(config))), file)
+        (Self::serve("127.0.0.1:0", answer, Some(Arc::new(config))), file)
     }
 
-    fn serve<F>(answer: F, tls: Option<Arc<ServerConfig>>) -> Self
+    fn serve<F>(address: &str, answer: F, tls: Option<Arc<ServerConfig>>) -> Self
     where
         F: Fn(&Received, &mut dyn Peer) -> io::Result<()> + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let upstream = Self {
             address: listener.local_addr().unwrap(),
             received: Arc::default(),
@@ -157,6 +170,73 @@ impl Upstream {
     /// How many there are.
     pub fn open(&self) -> usize {
         self.open.load(SeqCst)
+    }
+}
+
+/// A listener on every address of the machine, which no connection escapes. It answers with nothing.
+pub struct Canary {
+    port: u16,
+    /// Where each went, and where it came from.
+    seen: Arc<Mutex<Vec<(IpAddr, SocketAddr)>>>,
+}
+
+impl Canary {
+    /// One at a free port.
+    ///
+    /// # Panics
+    /// When the machine has no port.
+    pub fn start() -> Self {
+        Self::at(0)
+    }
+
+    /// One at this port.
+    ///
+    /// # Panics
+    /// When it is taken.
+    pub fn at(port: u16) -> Self {
+        // Of both families, where there are both.
+        let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+        let listener = both.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let canary = Self { port, seen: Arc::default() };
+        let seen = canary.seen.clone();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let addresses = stream.local_addr().and_then(|to| Ok((to, stream.peer_addr()?)));
+                if let Ok((to, from)) = addresses {
+                    seen.lock().unwrap().push((to.ip().to_canonical(), from));
+                }
+                thread::spawn(move || {
+                    let _ = stream.read(&mut [0; 4096]);
+                    let _ = stream.write_all(b"HTTP/1.1 204 Seen\r\nconnection: close\r\n\r\n");
+                });
+            }
+        });
+        canary
+    }
+
+    /// Its port, at every address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The addresses that somebody has connected to until now.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn seen(&self) -> Vec<IpAddr> {
+        // Connections are seen in their order: with this one, all before it are.
+        let own = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        let own = own.local_addr().unwrap();
+        let mut seen = eventually("it sees all", Duration::from_secs(30), || {
+            let seen = self.seen.lock().unwrap().clone();
+            seen.iter().any(|(_, from)| from.port() == own.port()).then_some(seen)
+        });
+        let mut all = self.seen.lock().unwrap();
+        all.retain(|(_, from)| from.port() != own.port());
+        drop(all);
+        seen.retain(|(_, from)| from.port() != own.port());
+        seen.into_iter().map(|(to, _)| to).collect()
     }
 }
 

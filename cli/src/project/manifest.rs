@@ -138,6 +138,9 @@ pub(super) struct LimitsSection {
     pub(super) body: Option<Size>,
     /// What one call may write to its log.
     pub(super) log: Option<Size>,
+    /// Requests that one call may send, with those of the functions it calls.
+    #[schemars(range(min = 1))]
+    pub(super) subrequests: Option<u32>,
     /// Calls at once.
     #[schemars(range(min = 1))]
     pub(super) concurrency: Option<u32>,
@@ -266,6 +269,7 @@ impl LimitsSection {
             memory_bytes: self.memory.map(Size::bytes),
             request_body_bytes: self.body.map(Size::bytes),
             log_bytes: self.log.map(Size::bytes),
+            subrequests: self.subrequests,
             concurrency: self.concurrency,
         }
     }

@@ -30,7 +30,7 @@ strip_prefix = true
 env = { LOG = "info" }
 secrets = ["STRIPE_KEY"]
 grants = { outbound = ["https://api.stripe.com"] }
-limits = { timeout = "10s", cpu = "50ms", memory = "64MiB", concurrency = 100, body = 1000 }
+limits = { timeout = "10s", cpu = "50ms", memory = "64MiB", concurrency = 100, subrequests = 7, body = 1000 }
 reuse = { requests = 1000, idle = "5s" }
 auth = "jwt"
 jwt = { issuer = "https://id.example.com" }

@@ -7,6 +7,7 @@ use crate::{
     Digest, FunctionName, OutboundHost, Reuse, Route, Sticky,
     names::{Domain, VarName},
     object,
+    outbound::OWN_ROUTES,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -148,6 +149,10 @@ pub struct LimitWishes {
     /// What one call may write to its log, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<u64>,
+    /// Requests that one call may send, with those of the functions it calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub subrequests: Option<u32>,
     /// Calls at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
@@ -367,6 +372,10 @@ impl FunctionSpec {
     fn check(&mut self, domains: &[Domain]) -> Result<(), ManifestProblem> {
         let name = self.name.clone();
         let at = |key: &str| format!("functions.{name}.{key}");
+        if name.as_str() == OWN_ROUTES {
+            return Err(problem("functions", "no function can be called `self`")
+                .hint("`http://self.internal/` is the app itself, by its routes"));
+        }
         let settings = &mut self.settings;
         if settings.routes.is_empty() && !settings.private {
             settings.routes.push(Route::everything());
@@ -447,7 +456,7 @@ impl LimitWishes {
     /// Whether each is more than nothing.
     fn check(&self) -> Result<(), String> {
         let times = [self.cpu_ms, self.first_byte_ms, self.wall_ms, self.response_idle_ms];
-        let counts = [self.concurrency.map(u64::from)];
+        let counts = [self.concurrency, self.subrequests].map(|count| count.map(u64::from));
         if times.into_iter().chain(counts).any(|limit| limit == Some(0)) {
             return Err("a limit is at least 1".to_owned());
         }

@@ -140,9 +140,25 @@ pub fn normal_host(host: &str) -> Option<String> {
     (host.len() <= MAX_HOST_LEN && host.split('.').all(is_label) && !is_number).then_some(host)
 }
 
-/// The function that a host names: `orders` for `orders.internal`. Takes what [`normal_host`] gives.
-pub fn sibling(host: &str) -> Option<&str> {
-    host.strip_suffix(".internal").filter(|name| !name.contains('.'))
+/// What no function can be called: `self.internal` is the app as its clients see it.
+pub const OWN_ROUTES: &str = "self";
+
+/// Whom a host in `.internal` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sibling<'a> {
+    /// The app's function of this name: `orders.internal`.
+    Function(&'a str),
+    /// Whichever of the app's functions has a route for the request: `self.internal`.
+    Route,
+}
+
+/// Whom a host of the same app names: [`Sibling::Function`] for `orders.internal`. Takes what
+/// [`normal_host`] gives.
+pub fn sibling(host: &str) -> Option<Sibling<'_>> {
+    match host.strip_suffix(".internal").filter(|name| !name.contains('.'))? {
+        OWN_ROUTES => Some(Sibling::Route),
+        name => Some(Sibling::Function(name)),
+    }
 }
 
 impl FromStr for OutboundHost {
@@ -335,7 +351,11 @@ mod tests {
 
     #[test]
     fn functions_are_named_by_one_label() {
-        assert_eq!(sibling("orders.internal"), Some("orders"));
+        assert_eq!(sibling("orders.internal"), Some(Sibling::Function("orders")));
+        assert_eq!(sibling("self.internal"), Some(Sibling::Route));
+        for other in ["self.internal.evil.test", "a.self.internal", "self"] {
+            assert_eq!(sibling(other), None, "{other}");
+        }
         assert_eq!(sibling("metadata.google.internal"), None);
         assert_eq!(sibling("internal"), None);
     }

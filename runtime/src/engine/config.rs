@@ -92,6 +92,8 @@ pub struct Limits {
     pub request_body_bytes: u64,
     /// What one call may write to its log, in bytes.
     pub log_bytes: usize,
+    /// Requests that one call may send, with those of the functions it calls.
+    pub subrequests: u32,
     /// Calls of one function at once; 0 means as many as the pool has.
     pub concurrency: u32,
 }
@@ -109,6 +111,7 @@ impl Default for Limits {
             table_elements: 100_000,
             request_body_bytes: 10 << 20,
             log_bytes: 256 << 10,
+            subrequests: 50,
             concurrency: 0,
         }
     }
@@ -132,6 +135,8 @@ pub struct Maxima {
     pub request_body_bytes: u64,
     /// What one call may write to its log, in bytes.
     pub log_bytes: usize,
+    /// Requests that one call may send.
+    pub subrequests: u32,
 }
 
 impl Default for Maxima {
@@ -144,6 +149,7 @@ impl Default for Maxima {
             response_idle_ms: 900_000,
             request_body_bytes: 100 << 20,
             log_bytes: 1 << 20,
+            subrequests: 1000,
         }
     }
 }
@@ -176,6 +182,9 @@ impl Limits {
                 (Some(wish), most) => wish.min(most),
                 (None, default) => default,
             },
+            subrequests: wishes.subrequests.map_or(self.subrequests, |wish| {
+                wish.min(maxima.subrequests.max(self.subrequests))
+            }),
             table_elements: self.table_elements,
             start_ms: self.start_ms,
             after_response_ms: self.after_response_ms,
@@ -210,6 +219,10 @@ impl Limits {
             })
             .or_else(|| above("body", " bytes", wishes.request_body_bytes, body.0, body.1))
             .or_else(|| above("log", " bytes", wishes.log_bytes, log.0, log.1))
+            .or_else(|| {
+                let (wish, most) = (wishes.subrequests, maxima.subrequests);
+                above("subrequests", "", wish.map(u64::from), self.subrequests.into(), most.into())
+            })
             .or_else(|| above("concurrency", "", concurrency, 0, at_once))
     }
 }
@@ -240,6 +253,10 @@ mod tests {
         assert_eq!(limits.with(&greedy, &maxima).cpu_ms, 60_000);
         let why = limits.above(&greedy, &maxima).unwrap();
         assert_eq!(why, "`cpu` is 60001 ms, this node gives at most 60000 ms");
+        let greedy = LimitWishes { subrequests: Some(1001), ..none };
+        assert_eq!(limits.with(&greedy, &maxima).subrequests, 1000);
+        let why = limits.above(&greedy, &maxima).unwrap();
+        assert_eq!(why, "`subrequests` is 1001, this node gives at most 1000");
         let few = Limits { concurrency: 2, ..limits };
         assert!(few.above(&wishes, &maxima).unwrap().contains("at most 2"));
     }

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 use arc_swap::ArcSwapOption;
-use faas_api::{AppName, Digest, Kind, OutboundHost, Reuse};
+use faas_api::{AppName, Digest, Kind, OutboundHost, Reuse, outbound::Sibling};
 use http::Request;
 use std::sync::{
     Arc, Mutex, OnceLock,
@@ -314,19 +314,31 @@ impl Caller for Program {
         self.log().push(self.origin(), request, clock::now(), Event::Failure(text));
     }
 
+    fn subrequests(&self) -> u32 {
+        self.spec.limits.subrequests
+    }
+
+    fn reached(&self, limit: &str) {
+        self.metrics().outbound_limit(limit);
+    }
+
     fn count(&self, code: &str) {
         self.metrics().outbound(code);
     }
 
     fn call_sibling(
         &self,
-        name: &str,
+        callee: Sibling<'_>,
         id: RequestId,
         ancestry: Ancestry,
         request: Request<WasiBody>,
     ) -> Option<SiblingAnswer> {
         let engine = self.spec.family.engine()?;
-        let callee = self.spec.family.member(name)?;
+        let family = &self.spec.family;
+        let callee = match callee {
+            Sibling::Function(name) => (family.member(name)?, 0),
+            Sibling::Route => family.routed(&request)?,
+        };
         let caller = &self.spec.origin.function;
         Some(siblings::call(engine, callee, caller, (id, ancestry), request))
     }

@@ -8,9 +8,10 @@
 use super::{Call, Engine, InvokeError, Meter, Program};
 use crate::{
     clock,
+    functions::routing::{Matched, Routes},
     host::{
         SiblingAnswer,
-        outbound::{Ancestry, CALLER, clean},
+        outbound::{Ancestry, CALLER, clean, clean_trailers},
     },
     request_id::RequestId,
     telemetry::guest_logs::{Event, RequestEnd},
@@ -48,15 +49,18 @@ fn label(text: &str, max_bytes: usize) -> &str {
 pub(crate) struct Family {
     engine: Weak<Engine>,
     members: ArcSwapOption<Box<[Weak<Program>]>>,
+    /// Which of them answers which request.
+    routes: Arc<Routes>,
 }
 
 impl Family {
     /// Nobody yet.
-    pub(crate) fn new(engine: &Arc<Engine>) -> Arc<Self> {
-        Arc::new(Self { engine: Arc::downgrade(engine), members: ArcSwapOption::empty() })
+    pub(crate) fn new(engine: &Arc<Engine>, routes: Arc<Routes>) -> Arc<Self> {
+        let (engine, members) = (Arc::downgrade(engine), ArcSwapOption::empty());
+        Arc::new(Self { engine, members, routes })
     }
 
-    /// These are its members. They are others when the app's environment changes, and those that
+    /// These are its members, in the version's order. They are others when the app's environment changes, and those that
     /// are replaced and still run call the new ones, too.
     pub(crate) fn settle<'a>(&self, members: impl Iterator<Item = &'a Arc<Program>>) {
         self.members.store(Some(Arc::new(members.map(Arc::downgrade).collect())));
@@ -75,19 +79,28 @@ impl Family {
             function.as_str() == name
         })
     }
+
+    /// The member that answers such a request of a client, and how much of the path it does not see.
+    /// Routes for one of the app's domains are not asked: the request is for none of them.
+    pub(super) fn routed<B>(&self, request: &Request<B>) -> Option<(Arc<Program>, usize)> {
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let Matched { function, strip } = self.routes.find("", method, path).ok()?;
+        let members = self.members.load();
+        Some((members.as_ref()?.get(function)?.upgrade()?, strip))
+    }
 }
 
-/// Calls a function for another one.
+/// Calls a function for another one. It does not see so many bytes of the path.
 pub(super) fn call(
     engine: Arc<Engine>,
-    callee: Arc<Program>,
+    (callee, strip): (Arc<Program>, usize),
     caller: &FunctionName,
     (id, ancestry): (RequestId, Ancestry),
     request: Request<WasiBody>,
 ) -> SiblingAnswer {
     let meter = Arc::<Meter>::default();
     let account = Account::new(callee.clone(), id, meter.clone(), &request);
-    let request = for_callee(request, caller, id);
+    let request = for_callee(request, strip, caller, id);
     let call = Call { id, meter, ancestry };
     Box::pin(async move {
         let (head, answered) = oneshot::channel();
@@ -154,6 +167,7 @@ enum Answer {
 /// The caller's request, as the callee sees it.
 fn for_callee(
     request: Request<WasiBody>,
+    strip: usize,
     caller: &FunctionName,
     id: RequestId,
 ) -> Request<WasiBody> {
@@ -167,8 +181,14 @@ fn for_callee(
     if let Ok(caller) = HeaderValue::from_str(caller.as_str()) {
         parts.headers.insert(CALLER, caller);
     }
-    let path = parts.uri.path_and_query().cloned();
-    parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let (prefix, rest) = target.split_at_checked(strip).unwrap_or((target, ""));
+    if let (1.., Ok(prefix)) = (strip, HeaderValue::from_str(prefix)) {
+        parts.headers.insert("x-forwarded-prefix", prefix);
+    }
+    // All of the path may be taken off; what is left of it is the root.
+    let root = if rest.starts_with('/') { "" } else { "/" };
+    parts.uri = format!("{root}{rest}").parse().unwrap_or_else(|_| Uri::from_static("/"));
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
     Request::from_parts(parts, body)
@@ -188,6 +208,7 @@ fn limited(request: Request<WasiBody>, limit: u64) -> Result<Request<WasiBody>, 
     Ok(request.map(|body| {
         let limited = Limited::new(body, limit);
         limited
+            .map_frame(clean_trailers)
             .map_err(|error| match error.downcast::<Error>() {
                 Ok(error) => *error,
                 Err(error) if error.is::<LengthLimitError>() => Error::HttpRequestBodySize(None),
@@ -232,7 +253,7 @@ async fn pass_on<B>(
     B: Body<Data = Bytes, Error = InvokeError> + Unpin,
 {
     while let Some(piece) = body.frame().await {
-        let piece = piece.map_err(|error| {
+        let piece = piece.map(clean_trailers).map_err(|error| {
             account.code = Some(error.code());
             account.failure = Some(error);
             Error::HttpResponseIncomplete

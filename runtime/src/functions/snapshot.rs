@@ -148,7 +148,7 @@ pub(crate) struct LiveVersion {
     pub(crate) header: HeaderValue,
     /// Its functions. A single-file deploy has one, on `/*`.
     pub(crate) functions: Vec<LiveFunction>,
-    routes: Routes,
+    routes: Arc<Routes>,
     domains: Box<[Domain]>,
     /// Counted while it is on trial.
     trial: Arc<Trial>,
@@ -380,7 +380,9 @@ impl SnapshotBuilder {
     }
 
     pub(super) fn live_version(&self, app: &AppName, version: &VersionRecord) -> LiveVersion {
-        let family = Family::new(&self.engine);
+        let routes = Routes::new(version.functions.iter().map(|function| &function.settings));
+        let routes = Arc::new(routes);
+        let family = Family::new(&self.engine, routes.clone());
         let functions = version.functions.iter().map(|function| {
             let origin = Origin { function: function.name.clone(), version: version.id };
             LiveFunction {
@@ -407,7 +409,7 @@ impl SnapshotBuilder {
             header: HeaderValue::from_str(&version.id.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             functions,
-            routes: Routes::new(version.functions.iter().map(|function| &function.settings)),
+            routes,
             domains: version.domains.clone().into(),
             trial: Arc::default(),
         }

@@ -115,7 +115,10 @@ impl WasiHttpHooks for Hooks {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         };
         let Call { id, meter, ancestry } = self.call.clone();
-        let account = self.account.get_or_insert_with(|| outbound.account(&ancestry)).clone();
+        let account = self
+            .account
+            .get_or_insert_with(|| outbound.account(&ancestry, caller.subrequests()))
+            .clone();
         let sender = Sender { caller, id, meter, ancestry, account };
         Box::new(async move {
             let response = outbound::send(outbound, sender, request, options).await?;

@@ -22,7 +22,7 @@ pub use outbound::OutboundConfig;
 
 use crate::request_id::RequestId;
 use ::http::{Request, Response};
-use faas_api::{AppName, OutboundHost};
+use faas_api::{AppName, OutboundHost, outbound::Sibling};
 pub(crate) use http::Hooks;
 use outbound::{Ancestry, Outbound};
 use std::{pin::Pin, sync::Arc};
@@ -85,14 +85,20 @@ pub(crate) trait Caller: Send + Sync {
     /// Says in its log, in the name of a request, why something is refused or failed.
     fn tell(&self, request: RequestId, text: &str);
 
+    /// How many requests one call of it may send, with those of the calls it makes.
+    fn subrequests(&self) -> u32;
+
     /// Counts a request that it sent, by the class of the answer or why there is none.
     fn count(&self, code: &str);
 
-    /// Calls another function of the same version; `None` when there is none of that name. Dropping
-    /// the future, and then the body, cancels the call.
+    /// Counts a limit of what it sends that was reached.
+    fn reached(&self, limit: &str);
+
+    /// Calls another function of the same version, or the one whose route takes the request. `None`
+    /// when there is none. Dropping the future, and then the body, cancels the call.
     fn call_sibling(
         &self,
-        name: &str,
+        callee: Sibling<'_>,
         id: RequestId,
         ancestry: Ancestry,
         request: Request<WasiBody>,

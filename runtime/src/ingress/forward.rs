@@ -2,6 +2,7 @@
 //! fields that only the node may set, and the path.
 
 use super::check::Refused;
+use crate::host::outbound::NOT_IN_TRAILERS;
 use bytes::Bytes;
 use faas_api::ErrorCode;
 use http::{
@@ -45,17 +46,6 @@ fn is_reserved(name: &str) -> bool {
         || name.starts_with("x-f")
             && (name.starts_with("x-forwarded-") || name.starts_with("x-faas-"))
 }
-
-/// Fields of a message's frame or routing, which a trailer cannot change (RFC 9110 §6.5.1).
-const NOT_IN_TRAILERS: [HeaderName; 7] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::CONTENT_ENCODING,
-    header::CONTENT_TYPE,
-    header::CONTENT_RANGE,
-    header::TRAILER,
-    header::EXPECT,
-];
 
 /// How many fields a guest's request has that its client did not send.
 const ADDED_FIELDS: usize = 6;

@@ -43,6 +43,9 @@ pub(crate) struct Metrics {
     guest_failures: IntCounterVec,
     rejected: IntCounterVec,
     outbound: IntCounterVec,
+    outbound_limits: IntCounterVec,
+    /// Connections to other servers.
+    pub(crate) outbound_connections: IntGauge,
     log_lines_dropped: IntCounterVec,
     deploys: IntCounterVec,
     /// Connections of the ingress.
@@ -105,6 +108,7 @@ pub(crate) struct FunctionMetrics {
     rejected: IntCounterVec,
     usage: Arc<Counters>,
     outbound: IntCounterVec,
+    outbound_limits: IntCounterVec,
     app: AppName,
     function: FunctionName,
 }
@@ -169,6 +173,17 @@ impl Metrics {
                 "faas_outbound_requests_total",
                 "Requests that functions sent, by class of status, `denied` or `error`",
                 &["app", "function", "code"],
+            )?,
+            outbound_limits: counters(
+                r,
+                "faas_outbound_limits_total",
+                "Requests that functions sent and that a limit refused or cut off, by limit",
+                &["app", "function", "limit"],
+            )?,
+            outbound_connections: gauge(
+                r,
+                "faas_outbound_connections",
+                "Connections to servers that functions sent requests to, idle ones included",
             )?,
             log_lines_dropped: counters(
                 r,
@@ -249,6 +264,7 @@ impl Metrics {
             rejected: self.rejected.clone(),
             usage,
             outbound: self.outbound.clone(),
+            outbound_limits: self.outbound_limits.clone(),
             app: app.clone(),
             function: function.clone(),
         }
@@ -340,6 +356,12 @@ impl FunctionMetrics {
     pub(crate) fn outbound(&self, code: &str) {
         let labels = [self.app.as_str(), self.function.as_str(), code];
         self.outbound.with_label_values(&labels).inc();
+    }
+
+    /// Counts a limit of what the function sends.
+    pub(crate) fn outbound_limit(&self, limit: &str) {
+        let labels = [self.app.as_str(), self.function.as_str(), limit];
+        self.outbound_limits.with_label_values(&labels).inc();
     }
 
     /// Counts a request that was refused before the function ran.

@@ -442,17 +442,18 @@ fn engine(cache: &TempDir, metrics: &Arc<Metrics>) -> Arc<Engine> {
         cache_dir: cache.path(),
         node_key: [7; 32],
         blobs: Arc::new(MemoryBlobs::default()),
-        outbound: outbound(),
+        outbound: outbound(metrics),
         metrics: metrics.clone(),
     });
     Arc::new(engine.unwrap())
 }
 
 /// What sends functions' requests.
-fn outbound() -> Outbound {
+fn outbound(metrics: &Metrics) -> Outbound {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let own = OwnAddresses { ingress: nowhere, admin: nowhere };
-    Outbound::new(&OutboundConfig::default(), own).unwrap()
+    let open = metrics.outbound_connections.clone();
+    Outbound::new(&OutboundConfig::default(), own, open).unwrap()
 }
 
 /// What came back.

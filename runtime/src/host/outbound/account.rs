@@ -1,12 +1,16 @@
 //! What one call has sent, and what it was told about that in its log.
 
-use super::ancestry::Ancestry;
+use super::{
+    ancestry::{Allowance, Ancestry},
+    failure::Failure,
+    target::Target,
+};
 use crate::{
     host::{Caller, Meter},
     request_id::RequestId,
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{
@@ -19,17 +23,17 @@ const MAX_TOLD: usize = 16;
 
 /// A call's requests. Made by the first of them: most calls send none.
 pub(crate) struct Account {
-    /// Sent so far, together with the calls around this one.
-    pub(super) requests: Arc<AtomicU32>,
+    /// How many there may be, and were so far.
+    pub(super) allowance: Arc<Allowance>,
     at_once: Arc<Semaphore>,
     told: Mutex<Vec<String>>,
 }
 
 impl Account {
-    /// An account of a call that may have so many requests under way at once.
-    pub(super) fn new(ancestry: &Ancestry, at_once: u32) -> Arc<Self> {
+    /// An account of a call that may send so many requests, so many of them at once.
+    pub(super) fn new(ancestry: &Ancestry, most: u32, at_once: u32) -> Arc<Self> {
         Arc::new(Self {
-            requests: ancestry.requests(),
+            allowance: ancestry.allowance(most),
             at_once: Arc::new(Semaphore::new(at_once as usize)),
             told: Mutex::default(),
         })
@@ -77,10 +81,40 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
+    /// What an answer's body keeps of it.
+    pub(super) fn witness(&self) -> Witness {
+        let caller = Arc::downgrade(&self.caller);
+        Witness { caller, id: self.id, account: self.account.clone() }
+    }
+
     /// Says something in the function's log.
     pub(super) fn tell(&self, text: &str) {
         if self.account.is_new(text) {
             self.caller.tell(self.id, text);
+        }
+    }
+}
+
+/// Who is told when an answer is cut off. An instance that waits may have left the answer unread, and
+/// the function has instances that wait, so this does not keep the function.
+pub(super) struct Witness {
+    caller: Weak<dyn Caller>,
+    id: RequestId,
+    account: Arc<Account>,
+}
+
+impl Witness {
+    /// Says that an answer is cut off, whose head was counted.
+    pub(super) fn cut_off(&self, target: &Target, failure: &Failure) {
+        let Some(caller) = self.caller.upgrade() else {
+            return;
+        };
+        let text = format!("outbound {target} {}", failure.why);
+        if self.account.is_new(&text) {
+            caller.tell(self.id, &text);
+        }
+        if let Some(limit) = failure.limit {
+            caller.reached(limit);
         }
     }
 }

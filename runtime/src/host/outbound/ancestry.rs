@@ -6,6 +6,37 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
+/// What a call may send, and what it has sent so far: that of the calls it makes counts, too.
+#[derive(Debug, Default)]
+pub(crate) struct Allowance {
+    most: u32,
+    sent: AtomicU32,
+    /// That of the call which made it, on this node.
+    around: Option<Arc<Allowance>>,
+}
+
+impl Allowance {
+    /// That of a call which may send so many requests and lies inside of another one.
+    fn new(most: u32, around: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self { most, sent: AtomicU32::new(0), around })
+    }
+
+    /// Counts a request, for this call and all around it.
+    ///
+    /// # Errors
+    /// What the first of them may send that has sent as many; then none has counted it.
+    pub(super) fn spend(&self) -> Result<(), u32> {
+        let more = |sent| (sent < self.most).then_some(sent + 1);
+        self.sent.fetch_update(Relaxed, Relaxed, more).map_err(|_| self.most)?;
+        let Some(around) = &self.around else {
+            return Ok(());
+        };
+        around.spend().inspect_err(|_| {
+            self.sent.fetch_sub(1, Relaxed);
+        })
+    }
+}
+
 /// Says which servers a request went through (RFC 8586), and so finds loops.
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// The name of every faas server in that field.
@@ -19,8 +50,8 @@ pub(crate) const MAX_DEPTH: u8 = 8;
 pub(crate) struct Ancestry {
     /// How many there are.
     depth: u8,
-    /// Requests that all of them have sent; none when there are no others, or they are elsewhere.
-    requests: Option<Arc<AtomicU32>>,
+    /// What the last of them may still send; none when there are no others, or they are elsewhere.
+    around: Option<Arc<Allowance>>,
 }
 
 /// There are too many calls inside each other.
@@ -38,7 +69,7 @@ impl Ancestry {
         }
         let depth = members(headers).filter_map(depth).max().unwrap_or(0);
         match depth <= MAX_DEPTH {
-            true => Ok(Self { depth, requests: None }),
+            true => Ok(Self { depth, around: None }),
             false => Err(TooDeep),
         }
     }
@@ -47,9 +78,9 @@ impl Ancestry {
     ///
     /// # Errors
     /// When it would lie too deep.
-    pub(crate) fn child(&self, requests: Arc<AtomicU32>) -> Result<Self, TooDeep> {
+    pub(crate) fn child(&self, around: Arc<Allowance>) -> Result<Self, TooDeep> {
         match self.depth < MAX_DEPTH {
-            true => Ok(Self { depth: self.depth + 1, requests: Some(requests) }),
+            true => Ok(Self { depth: self.depth + 1, around: Some(around) }),
             false => Err(TooDeep),
         }
     }
@@ -59,14 +90,9 @@ impl Ancestry {
         self.depth.saturating_add(1)
     }
 
-    /// The counter of requests that it shares with the calls around it.
-    pub(super) fn requests(&self) -> Arc<AtomicU32> {
-        self.requests.clone().unwrap_or_default()
-    }
-
-    /// Counts a request, unless that would be more than `most`.
-    pub(super) fn count(requests: &AtomicU32, most: u32) -> bool {
-        requests.fetch_update(Relaxed, Relaxed, |sent| (sent < most).then_some(sent + 1)).is_ok()
+    /// What such a call may send, if its function may send so many requests.
+    pub(super) fn allowance(&self, most: u32) -> Arc<Allowance> {
+        Allowance::new(most, self.around.clone())
     }
 }
 
@@ -131,19 +157,24 @@ mod tests {
     fn calls_end_somewhere() {
         let mut ancestry = Ancestry::default();
         for _ in 0..MAX_DEPTH {
-            ancestry = ancestry.child(ancestry.requests()).unwrap();
+            ancestry = ancestry.child(ancestry.allowance(1)).unwrap();
         }
-        assert_eq!(ancestry.child(ancestry.requests()).unwrap_err(), TooDeep);
+        assert_eq!(ancestry.child(ancestry.allowance(1)).unwrap_err(), TooDeep);
     }
 
     #[test]
     fn requests_are_counted_over_all() {
         let first = Ancestry::default();
-        let counter = first.requests();
-        assert!(Ancestry::count(&counter, 2));
-        let second = first.child(counter.clone()).unwrap();
-        assert!(Ancestry::count(&second.requests(), 2));
-        assert!(!Ancestry::count(&counter, 2));
+        let outer = first.allowance(3);
+        assert_eq!(outer.spend(), Ok(()));
+        let second = first.child(outer.clone()).unwrap();
+        // Each call that is made has as many as its own function may.
+        let (one, many) = (second.allowance(1), second.allowance(100));
+        assert_eq!((one.spend(), one.spend()), (Ok(()), Err(1)));
+        // But together they have no more than who called them.
+        assert_eq!((many.spend(), many.spend()), (Ok(()), Err(3)));
+        assert_eq!(outer.spend(), Err(3));
+        assert_eq!(many.sent.load(Relaxed), 1, "what is refused is not counted");
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The two bodies of an exchange with a server.
 
-use super::{connection::Lease, failure};
+use super::{
+    account::Witness,
+    connection::Lease,
+    failure::{self, Failure},
+    head::clean_trailers,
+    target::Target,
+};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,7 +21,7 @@ use std::{
 };
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -79,7 +85,7 @@ impl Body for Upload {
         if polled.is_ready() {
             self.progress.moved();
         }
-        polled
+        polled.map_ok(clean_trailers)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -91,19 +97,37 @@ impl Body for Upload {
     }
 }
 
+/// What holds for the body of an answer.
+pub(super) struct Bounds {
+    /// Time between two pieces.
+    pub(super) idle: Duration,
+    /// When the whole exchange must be over, and the setting that says so.
+    pub(super) over: (Instant, Duration),
+    /// Bytes.
+    pub(super) bytes: u64,
+}
+
 /// A server's answer on its way to a function, with what it holds until its end.
 pub(super) struct Download {
     body: Incoming,
-    idle: Duration,
+    bounds: Bounds,
+    received: u64,
+    /// What it waits for is to come by then.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Who is told when it is cut off.
+    witness: Witness,
+    target: Target,
     /// The connection and its places among those that are under way. Dropping it closes the
     /// connection.
     lease: Option<Lease>,
 }
 
 impl Download {
-    pub(super) fn new(body: Incoming, idle: Duration, lease: Lease) -> Self {
-        let mut download = Self { body, idle, deadline: None, lease: Some(lease) };
+    pub(super) fn new(body: Incoming, bounds: Bounds, witness: Witness, lease: Lease) -> Self {
+        let target = lease.target.clone();
+        let (received, deadline) = (0, None);
+        let mut download =
+            Self { body, bounds, received, deadline, witness, target, lease: Some(lease) };
         download.look_for_end();
         download
     }
@@ -115,6 +139,40 @@ impl Download {
         {
             lease.done();
         }
+    }
+
+    /// Whether there is any time left, and the answer is not too large.
+    fn check(&self) -> Result<(), Failure> {
+        let (over, limit) = self.bounds.over;
+        if Instant::now() >= over {
+            return Err(Failure::total(limit));
+        }
+        match self.received > self.bounds.bytes {
+            true => Err(Failure::too_large(self.received, self.bounds.bytes)),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends it, and says why.
+    fn cut_off(&mut self, failure: Failure) -> Error {
+        self.lease = None;
+        self.witness.cut_off(&self.target, &failure);
+        failure.error
+    }
+
+    /// Waits with what waits for the next piece.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let (over, limit) = self.bounds.over;
+        let idle = self.bounds.idle;
+        let until = || Box::pin(sleep_until(over.min(Instant::now() + idle)));
+        let deadline = self.deadline.get_or_insert_with(until);
+        deadline.as_mut().poll(cx).map(|()| match Instant::now() >= over {
+            true => self.cut_off(Failure::total(limit)),
+            false => {
+                self.lease = None;
+                Error::ConnectionReadTimeout
+            }
+        })
     }
 }
 
@@ -130,8 +188,13 @@ impl Body for Download {
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.deadline = None;
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                this.received = this.received.saturating_add(bytes as u64);
+                if let Err(failure) = this.check() {
+                    return Poll::Ready(Some(Err(this.cut_off(failure))));
+                }
                 this.look_for_end();
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(clean_trailers(frame))))
             }
             Poll::Ready(Some(Err(error))) => {
                 this.lease = None;
@@ -143,17 +206,7 @@ impl Body for Download {
                 }
                 Poll::Ready(None)
             }
-            Poll::Pending => {
-                let idle = this.idle;
-                let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(idle)));
-                match deadline.as_mut().poll(cx) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(()) => {
-                        this.lease = None;
-                        Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
-                    }
-                }
-            }
+            Poll::Pending => this.poll_deadline(cx).map(|error| Some(Err(error))),
         }
     }
 
@@ -184,7 +237,7 @@ impl Body for Held {
         if !matches!(polled, Poll::Pending | Poll::Ready(Some(Ok(_)))) {
             self.turn = None;
         }
-        polled
+        polled.map_ok(clean_trailers)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,7 +4,8 @@ use super::{
     OutboundConfig,
     body::Upload,
     failure::Failure,
-    resolve::{NoAddress, Resolver},
+    resolve::LOOKUPS_PER_APP,
+    sockets::{Socket, Sockets},
     target::Target,
     tls::Tls,
 };
@@ -40,12 +41,16 @@ pub(super) struct Connection {
     pub(super) sender: SendRequest<Upload>,
     /// What moves its bytes. It ends with this.
     _driver: AbortOnDropHandle<()>,
+    /// Its place among the node's.
+    _socket: Socket,
 }
 
 /// What all calls of one app share, and no other app.
 pub(super) struct AppSide {
     /// Requests under way.
     pub(super) turns: Arc<Semaphore>,
+    /// Names that are looked up.
+    pub(super) lookups: Arc<Semaphore>,
     idle: Mutex<HashMap<Target, Vec<Idle>>>,
 }
 
@@ -62,7 +67,11 @@ impl Idle {
 
 impl AppSide {
     pub(super) fn new(at_once: u32) -> Self {
-        Self { turns: Arc::new(Semaphore::new(at_once as usize)), idle: Mutex::default() }
+        Self {
+            turns: Arc::new(Semaphore::new(at_once as usize)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_PER_APP)),
+            idle: Mutex::default(),
+        }
     }
 
     /// A connection that waits for a request to this server.
@@ -86,6 +95,21 @@ impl AppSide {
         }
     }
 
+    /// Closes the connection that has waited longest. Returns whether there was one.
+    pub(super) fn give_up_one(&self) -> bool {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of one server the first has waited longest.
+        let since = |waiting: &Vec<Idle>| waiting.first().map(|oldest| oldest.since);
+        let oldest = idle.values_mut().filter(|waiting| !waiting.is_empty());
+        match oldest.min_by_key(|waiting| since(waiting)) {
+            Some(waiting) => {
+                waiting.remove(0);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Drops what has waited long enough. Returns whether anything is left.
     pub(super) fn expire(&self, at_once: u32) -> bool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +117,10 @@ impl AppSide {
             waiting.retain(Idle::is_usable);
             !waiting.is_empty()
         });
-        !idle.is_empty() || self.turns.available_permits() < at_once as usize
+        // A look-up may go on for longer than anybody waits for it.
+        !idle.is_empty()
+            || self.turns.available_permits() < at_once as usize
+            || self.lookups.available_permits() < LOOKUPS_PER_APP
     }
 }
 
@@ -102,48 +129,41 @@ pub(super) struct Lease {
     pub(super) connection: Connection,
     pub(super) target: Target,
     pub(super) app: Arc<AppSide>,
+    pub(super) sockets: Arc<Sockets>,
     pub(super) _turns: [OwnedSemaphorePermit; 2],
 }
 
 impl Lease {
     /// The response is over: the connection may serve another request of the app.
     pub(super) fn done(self) {
-        let Self { mut connection, target, app, _turns } = self;
+        let Self { mut connection, target, app, sockets, _turns } = self;
         // It is over at once most of the time. It is not while the request is still being sent.
         tokio::spawn(async move {
             let ready = poll_fn(|cx| connection.sender.poll_ready(cx));
-            if matches!(timeout(SETTLE, ready).await, Ok(Ok(()))) {
+            let is_ready = matches!(timeout(SETTLE, ready).await, Ok(Ok(())));
+            if is_ready && !sockets.are_all_taken() {
                 app.keep(target, connection);
             }
         });
     }
 }
 
-/// Makes a connection: look-up, TCP, TLS, HTTP.
+/// Makes a connection to one of these addresses: TCP, TLS, HTTP.
 pub(super) async fn connect(
     target: &Target,
+    addresses: &[SocketAddr],
+    socket: Socket,
     config: &OutboundConfig,
-    resolver: &Resolver,
     tls: &Tls,
 ) -> Result<Connection, Failure> {
-    let addresses = resolver.resolve(target, config).await.map_err(|problem| match problem {
-        NoAddress::Unknown(why) => {
-            Failure::failed(Error::DnsError { rcode: None, info_code: None }, why)
-        }
-        NoAddress::Prohibited(what) => Failure::denied(
-            Error::DestinationIpProhibited,
-            format!(
-                "is refused: its address is {what}, which the server's operator has not opened \
-                 (`outbound.allow_private`)"
-            ),
-        ),
-    })?;
-    let stream = connect_tcp(&addresses, config.connect_timeout()).await?;
+    let stream = connect_tcp(addresses, config.connect_timeout()).await?;
     // Small requests shall not wait for an answer to what was sent before.
     let _ = stream.set_nodelay(true);
     match target.scheme {
-        OutboundScheme::Http => greet(stream, config).await,
-        OutboundScheme::Https => greet(tls.connect(&target.host, stream).await?, config).await,
+        OutboundScheme::Http => greet(stream, socket, config).await,
+        OutboundScheme::Https => {
+            greet(tls.connect(&target.host, stream).await?, socket, config).await
+        }
     }
 }
 
@@ -161,7 +181,7 @@ async fn connect_tcp(addresses: &[SocketAddr], patience: Duration) -> Result<Tcp
     Err(failure)
 }
 
-async fn greet<T>(stream: T, config: &OutboundConfig) -> Result<Connection, Failure>
+async fn greet<T>(stream: T, socket: Socket, config: &OutboundConfig) -> Result<Connection, Failure>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -175,5 +195,5 @@ where
         // What goes wrong shows where the response is read.
         let _ = connection.await;
     });
-    Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
+    Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver), _socket: socket })
 }

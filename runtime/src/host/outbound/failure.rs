@@ -1,6 +1,6 @@
 //! Why a request failed: what the function is told, and what its log says.
 
-use std::{error::Error as StdError, io};
+use std::{error::Error as StdError, io, time::Duration};
 use wasmtime_wasi_http::Error;
 
 /// A request without an answer.
@@ -12,23 +12,50 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// Whether it was refused here, and did not fail out there.
     pub(super) denied: bool,
+    /// The limit that was reached, if one was: its setting, without the section.
+    pub(super) limit: Option<&'static str>,
 }
 
 impl Failure {
     /// It was refused.
     pub(super) fn denied(error: Error, why: impl Into<String>) -> Self {
-        Self { error, why: why.into(), denied: true }
+        Self { error, why: why.into(), denied: true, limit: None }
     }
 
     /// It was tried, and failed.
     pub(super) fn failed(error: Error, why: impl Into<String>) -> Self {
-        Self { error, why: format!("failed: {}", why.into()), denied: false }
+        Self { error, why: format!("failed: {}", why.into()), denied: false, limit: None }
     }
 
-    /// A limit was reached.
-    pub(super) fn limit(name: &str, limit: u32) -> Self {
+    /// A limit of what is at once was reached.
+    pub(super) fn limit(name: &'static str, limit: u32) -> Self {
         let why = format!("is refused: limit `outbound.{name}` reached: {limit}");
-        Self::denied(Error::ConnectionLimitReached, why)
+        let denied = Self::denied(Error::ConnectionLimitReached, why);
+        Self { limit: Some(name), ..denied }
+    }
+
+    /// A call wants to send more than it may.
+    pub(super) fn subrequests(most: u32) -> Self {
+        let asked = most.saturating_add(1);
+        let why = format!("is refused: limit `subrequests` reached: asked for {asked} of {most}");
+        let denied = Self::denied(Error::ConnectionLimitReached, why);
+        Self { limit: Some("subrequests"), ..denied }
+    }
+
+    /// The whole exchange takes too long.
+    pub(super) fn total(limit: Duration) -> Self {
+        let why = format!("is cut off: limit `outbound.total_timeout_ms` reached: {limit:?}");
+        let error = Error::HttpResponseTimeout;
+        Self { error, why, denied: false, limit: Some("total_timeout_ms") }
+    }
+
+    /// The answer is too large: so many bytes at least.
+    pub(super) fn too_large(bytes: u64, limit: u64) -> Self {
+        let why = format!(
+            "is cut off: limit `outbound.max_body_bytes` reached: {bytes} of {limit} bytes"
+        );
+        let error = Error::HttpResponseBodySize(Some(bytes));
+        Self { error, why, denied: false, limit: Some("max_body_bytes") }
     }
 
     /// Something took too long.

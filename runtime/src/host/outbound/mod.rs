@@ -9,7 +9,7 @@
 //! | whom it is for | `target` |
 //! | is that granted, and is the call within its limits | this file, `account`, `ancestry` |
 //! | the address, and may it be reached | `resolve`, `address` |
-//! | a connection, or one that the same app has left | `connection`, `tls` |
+//! | a connection, or one that the same app has left | `connection`, `sockets`, `tls` |
 //! | what may be in the head | `head` |
 //! | both bodies, streamed | `body` |
 //! | what went wrong | `failure` |
@@ -26,6 +26,7 @@ mod connection;
 mod failure;
 mod head;
 mod resolve;
+mod sockets;
 mod target;
 mod tls;
 
@@ -33,22 +34,25 @@ pub(crate) use account::{Account, Sender};
 pub(crate) use address::is_public;
 pub(crate) use ancestry::{Ancestry, MAX_DEPTH, TooDeep};
 pub use config::OutboundConfig;
-pub(crate) use head::{CALLER, clean};
+pub(crate) use head::{CALLER, NOT_IN_TRAILERS, clean, clean_trailers};
 pub(crate) use resolve::OwnAddresses;
 
 use crate::config::ConfigError;
-use body::{Download, Held, Progress, Upload};
+use body::{Bounds, Download, Held, Progress, Upload};
 use connection::{AppSide, Connection, Lease};
 use dashmap::DashMap;
-use faas_api::{AppName, OutboundScheme};
+use faas_api::{AppName, OutboundScheme, outbound::Sibling};
 use failure::Failure;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use resolve::Resolver;
+use prometheus::IntGauge;
+use resolve::{NoAddress, Resolver};
+use sockets::Sockets;
 use std::{sync::Arc, time::Duration};
 use target::Target;
 use tls::Tls;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
@@ -57,33 +61,44 @@ pub(crate) struct Outbound {
     config: OutboundConfig,
     resolver: Resolver,
     tls: Tls,
+    sockets: Arc<Sockets>,
     /// Apps that have sent something lately.
     apps: DashMap<AppName, Arc<AppSide>>,
 }
 
 impl Outbound {
-    /// Puts it together.
+    /// Puts it together. `open` tells how many connections there are.
     ///
     /// # Errors
-    /// When `outbound.ca` cannot be used.
-    pub(crate) fn new(config: &OutboundConfig, own: OwnAddresses) -> Result<Self, ConfigError> {
+    /// When `outbound.ca` or `outbound.resolver` cannot be used.
+    pub(crate) fn new(
+        config: &OutboundConfig,
+        own: OwnAddresses,
+        open: IntGauge,
+    ) -> Result<Self, ConfigError> {
         Ok(Self {
             config: config.clone(),
-            resolver: Resolver::new(own),
+            resolver: Resolver::new(own, config)?,
             tls: Tls::new(config)?,
+            sockets: Arc::new(Sockets::new(config.max_connections, open)),
             apps: DashMap::new(),
         })
     }
 
-    /// An account for a call's requests.
-    pub(crate) fn account(&self, ancestry: &Ancestry) -> Arc<Account> {
-        Account::new(ancestry, self.config.at_once_per_call)
+    /// An account for a call that may send so many requests.
+    pub(crate) fn account(&self, ancestry: &Ancestry, most: u32) -> Arc<Account> {
+        Account::new(ancestry, most, self.config.at_once_per_call)
     }
 
     /// Drops connections that nobody has used for a while.
     pub(crate) fn expire(&self) {
         self.apps
             .retain(|_, app| app.expire(self.config.at_once_per_app) || Arc::strong_count(app) > 1);
+    }
+
+    /// Closes an idle connection, whosever it is.
+    fn make_room(&self) {
+        let _ = self.apps.iter().any(|app| app.give_up_one());
     }
 
     fn app(&self, name: &AppName) -> Arc<AppSide> {
@@ -142,15 +157,19 @@ pub(crate) async fn send(
             }
             Ok(response)
         }
-        Err(Failure { error, why, denied }) => {
+        Err(Failure { error, why, denied, limit }) => {
             sender.tell(&format!("outbound {target} {why}"));
+            if let Some(limit) = limit {
+                sender.caller.reached(limit);
+            }
             sender.caller.count(if denied { "denied" } else { "error" });
             Err(error)
         }
     }
 }
 
-/// Calls a function of the same version of the same app, which needs no grant.
+/// Calls a function of the same version of the same app, which needs no grant. Which one follows from
+/// the name in the URL, or from the app's routes: no header has a say.
 async fn to_function(
     outbound: &Outbound,
     sender: &Sender,
@@ -158,22 +177,30 @@ async fn to_function(
     request: Request<WasiBody>,
     options: Option<RequestOptions>,
 ) -> Result<Response<WasiBody>, Failure> {
-    let name = target.sibling().unwrap_or_default();
+    let nobody = |why: &str| Failure::failed(Error::DestinationNotFound, why);
+    let Some(callee) = target.sibling() else {
+        return Err(nobody("it is no function"));
+    };
     if (target.scheme, target.port) != (OutboundScheme::Http, 80) {
-        let why = format!("is refused: a function of the app is `http://{name}.internal`");
+        let why = format!("is refused: a function of the app is `http://{}`", target.host);
         return Err(Failure::denied(Error::HttpRequestDenied, why));
+    }
+    if request.method() == Method::CONNECT {
+        return Err(no_tunnel());
     }
     let too_deep = |TooDeep| {
         let why = format!("is refused: {MAX_DEPTH} calls lie inside each other already");
         Failure::denied(Error::LoopDetected, why)
     };
-    let ancestry = sender.ancestry.child(sender.account.requests.clone()).map_err(too_deep)?;
+    let ancestry = sender.ancestry.child(sender.account.allowance.clone()).map_err(too_deep)?;
     let patience = outbound.patience(options);
     let turn = admit(outbound, sender, &patience).await?;
-    let call = sender.caller.clone().call_sibling(name, sender.id, ancestry, request);
+    let call = sender.caller.call_sibling(callee, sender.id, ancestry, request);
     let Some(call) = call else {
-        let why = "the app's version has no function of that name";
-        return Err(Failure::failed(Error::DestinationNotFound, why));
+        return Err(nobody(match callee {
+            Sibling::Function(_) => "the app's version has no function of that name",
+            Sibling::Route => "no route of the app's version takes the request",
+        }));
     };
     let response = call.await.map_err(|error| Failure::failed(error, "the call was given up"))?;
     Ok(response.map(|body| Held { body, turn: Some(turn) }.boxed_unsync()))
@@ -185,12 +212,9 @@ async fn admit(
     sender: &Sender,
     patience: &Patience,
 ) -> Result<tokio::sync::OwnedSemaphorePermit, Failure> {
-    let Outbound { config, .. } = outbound;
-    if !Ancestry::count(&sender.account.requests, config.requests_per_call) {
-        return Err(Failure::limit("requests_per_call", config.requests_per_call));
-    }
+    sender.account.allowance.spend().map_err(Failure::subrequests)?;
     let turn = sender.account.turn(patience.connect).await;
-    turn.ok_or_else(|| Failure::limit("at_once_per_call", config.at_once_per_call))
+    turn.ok_or_else(|| Failure::limit("at_once_per_call", outbound.config.at_once_per_call))
 }
 
 /// Sends a request to another server, if that was granted.
@@ -206,8 +230,7 @@ async fn to_server(
         return Err(Failure::denied(Error::HttpRequestDenied, why));
     }
     if request.method() == Method::CONNECT {
-        let why = "is refused: a function cannot ask for a tunnel";
-        return Err(Failure::denied(Error::HttpRequestMethodInvalid, why));
+        return Err(no_tunnel());
     }
     let patience = outbound.patience(options);
     let own_turn = admit(outbound, sender, &patience).await?;
@@ -215,20 +238,34 @@ async fn to_server(
     let turn = account::turn(&app.turns, patience.connect)
         .await
         .ok_or_else(|| Failure::limit("at_once_per_app", outbound.config.at_once_per_app))?;
-    sender.meter.sends();
     let progress = Progress::new();
     let request = prepared(request, target, sender.ancestry.child_depth(), &progress)?;
-    let (response, connection) =
-        exchange(outbound, &app, target, &patience, (request, progress)).await?;
-    let lease = Lease { connection, target: target.clone(), app, _turns: [own_turn, turn] };
+    sender.meter.sends();
+    let total = outbound.config.total_timeout();
+    let over = (Instant::now() + total, total);
+    let exchange = exchange(outbound, &app, target, &patience, (request, progress));
+    let exchanged = timeout_at(over.0, exchange).await;
+    let (response, connection) = exchanged.unwrap_or_else(|_| Err(Failure::total(total)))?;
+    let sockets = outbound.sockets.clone();
+    let turns = [own_turn, turn];
+    let lease = Lease { connection, target: target.clone(), app, sockets, _turns: turns };
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::failed(Error::HttpUpgradeFailed, "it answered with another protocol"));
     }
-    clean(&mut parts.headers);
+    head::from_server(&mut parts.headers)?;
     parts.extensions.clear();
-    let body = Download::new(body, patience.idle, lease).boxed_unsync();
+    let bounds = Bounds { idle: patience.idle, over, bytes: outbound.config.body_limit() };
+    if body.size_hint().lower() > bounds.bytes {
+        return Err(Failure::too_large(body.size_hint().lower(), bounds.bytes));
+    }
+    let body = Download::new(body, bounds, sender.witness(), lease).boxed_unsync();
     Ok(Response::from_parts(parts, body))
+}
+
+fn no_tunnel() -> Failure {
+    let why = "is refused: a function cannot ask for a tunnel";
+    Failure::denied(Error::HttpRequestMethodInvalid, why)
 }
 
 /// The request as it is written to a connection.
@@ -247,7 +284,12 @@ fn prepared(
         path => path.parse().map_err(|_| invalid())?,
     };
     let host = HeaderValue::from_str(&target.authority()).map_err(|_| invalid())?;
-    head::for_server(&mut parts.headers, host, depth);
+    let length = head::for_server(&mut parts.headers, host, depth)?;
+    // Its server would take what the connection carries next for the body.
+    if body.is_end_stream() && length.is_some_and(|length| length > 0) {
+        let why = "is refused: its `content-length` names a body, and it has none";
+        return Err(Failure::denied(Error::HttpRequestBodySize(length), why));
+    }
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Request::from_parts(parts, Upload::new(body, progress.clone())))
@@ -266,7 +308,7 @@ async fn exchange(
         let is_new = kept.is_none();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => connect(outbound, target, patience.connect).await?,
+            None => connect(outbound, app, target, patience.connect).await?,
         };
         progress.moved();
         let response = tokio::select! {
@@ -290,20 +332,40 @@ async fn exchange(
 /// Makes a connection in a task of its own: what that computes is not the function's time.
 async fn connect(
     outbound: &Arc<Outbound>,
+    app: &AppSide,
     target: &Target,
     patience: Duration,
 ) -> Result<Connection, Failure> {
-    let (outbound, target) = (outbound.clone(), target.clone());
+    let (outbound, target, lookups) = (outbound.clone(), target.clone(), app.lookups.clone());
     let connecting = tokio::spawn(async move {
-        let Outbound { config, resolver, tls, .. } = &*outbound;
-        let connecting = connection::connect(&target, config, resolver, tls);
-        timeout(patience, connecting)
-            .await
-            .unwrap_or_else(|_| Err(Failure::timeout(Error::ConnectionTimeout, "while connecting")))
+        let Outbound { config, resolver, tls, sockets, .. } = &*outbound;
+        let until = Instant::now() + patience;
+        let late = || Failure::timeout(Error::ConnectionTimeout, "while connecting");
+        let found = timeout_at(until, resolver.resolve(&target, config, &lookups)).await;
+        let addresses = found.map_err(|_| late())?.map_err(no_address)?;
+        let left = until.saturating_duration_since(Instant::now());
+        let socket = sockets.take(left, || outbound.make_room()).await?;
+        let connecting = connection::connect(&target, &addresses, socket, config, tls);
+        timeout_at(until, connecting).await.unwrap_or_else(|_| Err(late()))
     });
     AbortOnDropHandle::new(connecting)
         .await
         .unwrap_or_else(|error| Err(Failure::failed(Error::InternalError(None), error.to_string())))
+}
+
+fn no_address(problem: NoAddress) -> Failure {
+    match problem {
+        NoAddress::Unknown(why) => {
+            Failure::failed(Error::DnsError { rcode: None, info_code: None }, why)
+        }
+        NoAddress::Prohibited(what) => Failure::denied(
+            Error::DestinationIpProhibited,
+            format!(
+                "is refused: its address is {what}, which the server's operator has not opened \
+                 (`outbound.allow_private`)"
+            ),
+        ),
+    }
 }
 
 fn class(status: StatusCode) -> &'static str {

@@ -2,7 +2,7 @@
 
 use faas_api::{
     OutboundHost, OutboundScheme,
-    outbound::{normal_host, sibling, split_port},
+    outbound::{Sibling, normal_host, sibling, split_port},
 };
 use http::{Uri, uri::Scheme};
 use std::fmt;
@@ -43,8 +43,8 @@ impl Target {
         grants.iter().any(|grant| grant.covers(self.scheme, &self.host, self.port))
     }
 
-    /// The function of the same app that it names.
-    pub(super) fn sibling(&self) -> Option<&str> {
+    /// Whom of the same app it names.
+    pub(super) fn sibling(&self) -> Option<Sibling<'_>> {
         sibling(&self.host)
     }
 

@@ -47,6 +47,12 @@ pub fn send(fetch: &Fetch) -> Result<Answer, String> {
 /// Sends many, and says what became of each.
 pub fn send_many(fetch: &Fetch) -> Vec<String> {
     let mut lines = Vec::new();
+    if fetch.abandon {
+        let abandoned = begin(fetch);
+        lines.push(line(send(&fetch.ready())));
+        drop(abandoned);
+        return lines;
+    }
     if !fetch.together {
         for _ in 0..fetch.times {
             lines.push(line(send(fetch)));
@@ -81,7 +87,8 @@ fn begin(fetch: &Fetch) -> Result<FutureIncomingResponse, ErrorCode> {
     let uri = || ErrorCode::HttpRequestUriInvalid;
     request.set_method(&Method::Other(fetch.method.clone())).map_err(|()| uri())?;
     request.set_scheme(Some(&scheme)).map_err(|()| uri())?;
-    request.set_authority(Some(authority)).map_err(|()| uri())?;
+    // Without one the request is a relative one.
+    request.set_authority((!authority.is_empty()).then_some(authority)).map_err(|()| uri())?;
     request.set_path_with_query(Some(path)).map_err(|()| uri())?;
     let body = (fetch.body > 0).then(|| request.body().unwrap());
     let response = outgoing_handler::handle(request, None)?;

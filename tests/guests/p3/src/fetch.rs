@@ -27,6 +27,9 @@ pub async fn fetch(wanted: &Fetch) -> Response {
 }
 
 async fn many(wanted: &Fetch) -> Vec<String> {
+    if wanted.abandon {
+        return vec![abandon(wanted).await];
+    }
     if !wanted.together {
         let mut lines = Vec::new();
         for _ in 0..wanted.times {
@@ -39,6 +42,22 @@ async fn many(wanted: &Fetch) -> Vec<String> {
     }
     let answers = all((0..wanted.times).map(|_| begin(wanted))).await;
     all(answers.into_iter().map(line)).await
+}
+
+/// Drops a request when another one is answered.
+async fn abandon(wanted: &Fetch) -> String {
+    let ready = wanted.ready();
+    let mut abandoned = Some(Box::pin(begin(wanted)));
+    let mut begun = None;
+    let mut other = Box::pin(async { line(begin(&ready).await).await });
+    poll_fn(|cx| {
+        if let Some(Poll::Ready(answer)) = abandoned.as_mut().map(|first| first.as_mut().poll(cx)) {
+            abandoned = None;
+            begun = Some(answer);
+        }
+        other.as_mut().poll(cx)
+    })
+    .await
 }
 
 async fn line(answer: Result<Response, ErrorCode>) -> String {
@@ -89,7 +108,8 @@ async fn begin(wanted: &Fetch) -> Result<Response, ErrorCode> {
     let uri = |()| ErrorCode::HttpRequestUriInvalid;
     request.set_method(&Method::Other(wanted.method.clone())).map_err(uri)?;
     request.set_scheme(Some(&scheme)).map_err(uri)?;
-    request.set_authority(Some(authority)).map_err(uri)?;
+    // Without one the request is a relative one.
+    request.set_authority((!authority.is_empty()).then_some(authority)).map_err(uri)?;
     request.set_path_with_query(Some(path)).map_err(uri)?;
     client::send(request).await
 }
