@@ -143,7 +143,10 @@ impl Config {
         let Limits { response_idle_ms, start_ms, after_response_ms, .. } = self.limits;
         let times = [cpu_ms, first_byte_ms, wall_ms, response_idle_ms, start_ms, after_response_ms];
         if times.contains(&0) {
-            return value("limits", "times are at least 1 ms");
+            return value(
+                "limits",
+                "`cpu_ms`, `first_byte_ms`, `wall_ms`, `response_idle_ms` and the other times are at least 1",
+            );
         }
         if self.limits.subrequests == 0 || self.max_limits.subrequests == 0 {
             return value("limits.subrequests", "is at least 1, as `max_limits.subrequests` is");

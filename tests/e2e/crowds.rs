@@ -139,12 +139,12 @@ fn crowd(node: &Node, kind: &Kind, ask: impl Fn() + Sync) -> Vec<TcpStream> {
         done.store(true, SeqCst);
         let (slowest, asked) = others.join().expect("the others are served");
         let each = most.saturating_sub(before + KEPT) / number as u64;
-        println!(
+        faas_tests::figure(&format!(
             "{number} × {}: {:.1} KiB each; {active} calls, {closed} closed early; {asked} others, the \
              slowest in {slowest:?}",
             kind.name,
             each as f64 / 1024.0,
-        );
+        ));
         assert!(asked > 0 && slowest < PATIENCE);
         // What is fixed weighs more where there are fewer.
         if !kind.unbounded {

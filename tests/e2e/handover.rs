@@ -93,7 +93,10 @@ fn no_client_notices_changes_and_restarts() {
     let outcomes = clients.stop();
     let slowest = outcomes.iter().map(|outcome| outcome.ended - outcome.started).max();
     let said = outcomes.iter().filter(|o| o.headers.contains_key("connection")).count();
-    println!("{} requests, {said} last ones, the slowest {slowest:?}", outcomes.len());
+    faas_tests::figure(&format!(
+        "{} requests, {said} last ones, the slowest {slowest:?}",
+        outcomes.len()
+    ));
     assert!(said > 0, "answers say that their connections end");
 }
 
@@ -358,7 +361,7 @@ fn to_and_fro_between_versions() {
             assert!(told[begun].1.contains(&outcome.version()), "{outcome:?}");
         }
     }
-    println!("{} requests, {certain} within one state", outcomes.len());
+    faas_tests::figure(&format!("{} requests, {certain} within one state", outcomes.len()));
     assert!(certain > 0);
 }
 
@@ -387,5 +390,5 @@ fn apps_come_and_go_beside_one_that_is_called() {
         }
     });
     clients.more(10);
-    println!("{} requests", clients.stop().len());
+    faas_tests::figure(&format!("{} requests", clients.stop().len()));
 }

@@ -236,7 +236,7 @@ fn entries_of_wasi_logging_have_their_level() {
 #[test]
 fn a_reader_that_does_not_read_holds_up_nobody() {
     const LINES: usize = 10_000;
-    let node = Node::with_guests("");
+    let node = Node::with_guests("[log]\nfunction_bytes_per_s = 0\n");
     let mut follower = Connection::open(node.admin());
     let bearer = format!("Bearer {}", node.token());
     let request = Request::get("/v1/apps/cgi01/logs?follow=true");

@@ -158,10 +158,6 @@ fn no_forbidden_target_sees_a_connection() {
     test.join().unwrap_or_else(|failed| resume_unwind(failed));
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "whoever reads the results shall know what was not watched"
-)]
 fn whole_table(all_addresses_are_ours: bool) {
     let (names, canary) = (names(), Canary::start());
     let node = Node::with_guests(&format!("[outbound]\nresolver = [\"{}\"]\n", names.address()));
@@ -193,7 +189,9 @@ fn whole_table(all_addresses_are_ours: bool) {
     assert_eq!(canary.seen(), [] as [IpAddr; 0], "nobody was to be reached");
     assert!(names.asked().iter().any(|name| name == "alias.test"), "{:?}", names.asked());
     if !all_addresses_are_ours {
-        eprintln!("only the machine's own addresses were watched: that takes root and `ip`");
+        faas_tests::figure(
+            "only the machine's own addresses were watched: that takes root and `ip`",
+        );
         return;
     }
     // The same way leads to what may be reached, and to nothing else.

@@ -138,6 +138,7 @@ fn one_chunked(mut body: &[u8]) -> Result<(), &'static str> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one exchange after the other")]
 fn one_request_is_one_message() {
     let node = Node::with_guests(&format!("{OPEN}first_byte_timeout_ms = 3000\n"));
     let recorder = Recorder::start();

@@ -60,7 +60,10 @@ fn both_protocols_and_what_a_function_sees() {
                 assert!(text.contains("x-forwarded-proto: https\n"), "{protocol:?}: {text}");
                 assert!(text.contains("x-forwarded-host: localhost\n"), "{protocol:?}: {text}");
             }
-            let answer = client.get("v1--shop.localhost", "/status?code=418").await.unwrap();
+            let name = "v1--shop.localhost";
+            let peer = node.ingress();
+            let mut other = Client::open_tls_for(name, peer, protocol, &trust).await.unwrap();
+            let answer = other.get(name, "/status?code=418").await.unwrap();
             assert_eq!(answer.status(), 418);
             let body = "x".repeat(1 << 20);
             let body_of = faas_tests::hyper_client::full(body.clone());

@@ -60,11 +60,27 @@ impl Client {
     /// # Panics
     /// When it does not agree to speak this.
     pub async fn open_tls(peer: SocketAddr, protocol: Protocol, trust: &Trust) -> io::Result<Self> {
+        Self::open_tls_for("localhost", peer, protocol, trust).await
+    }
+
+    /// The same, for a server of this name.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    ///
+    /// # Panics
+    /// When it does not agree to speak this.
+    pub async fn open_tls_for(
+        name: &str,
+        peer: SocketAddr,
+        protocol: Protocol,
+        trust: &Trust,
+    ) -> io::Result<Self> {
         let offer = match protocol {
             Protocol::Http1 => "http/1.1",
             Protocol::Http2 => "h2",
         };
-        let stream = trust.connect(peer, "localhost", &[offer]).await?;
+        let stream = trust.connect(peer, name, &[offer]).await?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(offer.as_bytes()));
         Self::over(stream, protocol).await.map_err(io::Error::other)
     }

@@ -183,6 +183,7 @@ impl Scene {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "as many as a request has parts")]
     async fn send(
         &self,
         method: &str,
@@ -419,6 +420,7 @@ impl Scene {
 
 /// Another app's name wherever a client can write one.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one place after the other, nothing in between")]
 async fn another_apps_name_is_no_way_in() {
     let scene = Scene::new().await;
     let (token, _) = scene.token(Some(&[OWN]), &["admin"], None).await;
