@@ -193,7 +193,7 @@ fn memory_of_all_instances() {
             let text = node.get(&path(guest, "grow?mib=100")).expect(200).text();
             assert!(text.starts_with("refused after "), "{guest:?}: {text}");
             node.get(&path(guest, "hog")).failure(ErrorCode::GuestTrap);
-            assert_eq!(node.get(&path(guest, "grow?mib=24")).expect(200).text(), "grown 24 MiB\n");
+            assert_eq!(node.get(&path(guest, "grow?mib=16")).expect(200).text(), "grown 16 MiB\n");
         }
         logged(&node, guest, &["67108864"]);
     }

@@ -21,7 +21,7 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const NAMES: [&str; 3] = ["localhost", "*.localhost", "127.0.0.1"];
+const NAMES: [&str; 4] = ["localhost", "*.localhost", "v1--shop.localhost", "127.0.0.1"];
 
 /// Settings for files in the node's own folder, which are not there yet.
 fn settings(node: &Node, section: &str, more: &str) -> String {
