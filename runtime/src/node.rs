@@ -302,12 +302,8 @@ impl Node {
         let usage = UsageKeeper::new(metrics.ledger.clone(), usage_store);
         let beside = config.beside_instances();
         let logs = open_logs(config, &data_dir, beside.logs, metrics.clone()).await;
-        let plan = PoolPlan::for_this_machine(
-            &config.engine,
-            &config.limits,
-            &config.max_limits,
-            beside.bytes,
-        );
+        let (limits, most) = (&config.limits, &config.max_limits);
+        let plan = PoolPlan::for_this_machine(&config.engine, limits, most, beside.bytes);
         if let Some(warning) = plan.warning(&config.engine) {
             tracing::warn!("{warning}");
         }
