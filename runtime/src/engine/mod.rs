@@ -84,8 +84,8 @@ use tokio_util::task::TaskTracker;
 
 /// How often instances that wait are looked at.
 const LOOK_AT_WAITING: Duration = Duration::from_millis(250);
-/// How often the node looks at the memory it uses: often enough that a guest cannot make the host
-/// allocate what is left between two looks.
+/// How often the node looks at the memory it uses. Often, because guests can make the host allocate
+/// fast; it remains a look, and no bound.
 const LOOK_AT_MEMORY: Duration = Duration::from_millis(25);
 /// How often the node looks whether it is idle, while some function lacks a ready instance.
 const LOOK_FOR_IDLENESS: Duration = Duration::from_millis(5);
