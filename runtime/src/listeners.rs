@@ -19,7 +19,11 @@ use std::{
     process,
     time::Duration,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// How many connections may wait to be accepted, if the system permits it (`net.core.somaxconn`). Beyond
+/// that a client's first packet is lost, and it tries again after a second.
+const BACKLOG: u32 = 4096;
 
 /// How long a node may take to end besides what is configured: to cut off clients, to wait for deploys
 /// that are under way, and for its disk.
@@ -185,14 +189,14 @@ impl Listeners {
     ///
     /// # Errors
     /// When an address cannot be had.
-    pub(crate) async fn open(config: &Config, sockets: Sockets) -> Result<Self, RunError> {
+    pub(crate) fn open(config: &Config, sockets: Sockets) -> Result<Self, RunError> {
         let Sockets { ingress, admin, redirect } = sockets;
-        let requests = open("ingress", "listen", config.ingress.listen, ingress).await?;
+        let requests = open("ingress", "listen", config.ingress.listen, ingress)?;
         let redirect = match config.ingress.http_redirect {
-            Some(address) => Some(open("ingress", "http_redirect", address, redirect).await?),
+            Some(address) => Some(open("ingress", "http_redirect", address, redirect)?),
             None => None,
         };
-        let admin = open("admin", "listen", config.admin.listen, admin).await?.listener;
+        let admin = open("admin", "listen", config.admin.listen, admin)?.listener;
         Ok(Self { doors: Doors { requests, redirect }, admin })
     }
 
@@ -207,14 +211,14 @@ impl Listeners {
     }
 }
 
-async fn open(
+fn open(
     section: &str,
     key: &str,
     address: SocketAddr,
     given: Option<Given>,
 ) -> Result<Door, RunError> {
     let Some(Given { listener, .. }) = given else {
-        return bind(section, key, address).await.map(Door::own);
+        return bind(section, key, address).map(Door::own);
     };
     let adopted = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
     let listener = adopted.map_err(|error| {
@@ -223,8 +227,8 @@ async fn open(
     Ok(Door { listener, shared: true })
 }
 
-async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    listen(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => RunError::Taken(format!(
             "the {section} address {address} (`{section}.{key}`) is taken already"
         )),
@@ -234,6 +238,17 @@ async fn bind(section: &str, key: &str, address: SocketAddr) -> Result<TcpListen
         )),
         _ => RunError::Failed(format!("cannot listen on the {section} address {address}: {error}")),
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // The next node need not wait until the connections of this one are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ async fn begin(
     let path = config.resolved_data_dir();
     if sockets.is_empty() {
         // Before anything else is touched: a taken port is the likeliest mistake.
-        let listeners = Listeners::open(config, sockets).await?;
+        let listeners = Listeners::open(config, sockets)?;
         return Ok(Some((listeners, open_data_dir(path, CHILD).await?)));
     }
     // The other way round: the node before may have an address that was not given.
@@ -212,7 +212,7 @@ async fn begin(
         data_dir = open_data_dir(path, listeners::patience(config)) => data_dir?,
         () = shutdown.draining() => return Ok(None),
     };
-    Ok(Some((Listeners::open(config, sockets).await?, data_dir)))
+    Ok(Some((Listeners::open(config, sockets)?, data_dir)))
 }
 
 /// The TLS of both listeners.

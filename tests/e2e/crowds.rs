@@ -36,19 +36,15 @@ struct Kind {
     name: &'static str,
     /// What it sends, as far as the node takes it at once. It reads nothing.
     sends: Vec<u8>,
-    /// Its cost is not held to [`MOST`]: either it is that of calls, which the pool bounds, or streams of
-    /// HTTP/2 that wait for a window, of which `connection_memory_bytes` closes those that hold most, and
-    /// which cost more until then (docs/security.md says so).
+    /// It calls a function, which is soon over.
+    calls: bool,
+    /// Its cost is that of calls, which the pool bounds, and not held to [`MOST`].
     unbounded: bool,
 }
 
 impl Kind {
-    fn streams(name: &'static str, sends: Vec<u8>) -> Self {
-        Self { name, sends, unbounded: true }
-    }
-
     fn new(name: &'static str, sends: impl Into<Vec<u8>>) -> Self {
-        Self { name, sends: sends.into(), unbounded: false }
+        Self { name, sends: sends.into(), calls: false, unbounded: false }
     }
 }
 
@@ -102,6 +98,7 @@ fn node(config: &str) -> Node {
 fn crowd(node: &Node, kind: &Kind, ask: impl Fn() + Sync) -> Vec<TcpStream> {
     let number = full(400, 4000);
     let done = AtomicBool::new(false);
+    let calls = || node.metrics().sum("faas_instances_active", &[("app", "bad")]);
     thread::scope(|scope| {
         let others = scope.spawn(|| {
             let (mut slowest, mut asked) = (Duration::ZERO, 0);
@@ -124,6 +121,10 @@ fn crowd(node: &Node, kind: &Kind, ask: impl Fn() + Sync) -> Vec<TcpStream> {
                 let mut client = slow_client(node.ingress()).await;
                 send(&mut client, &kind.sends);
                 clients.push(client);
+                if kind.calls && count % 20 == 0 {
+                    // What is measured is what is left for a slow client when its calls are over.
+                    eventually("the calls are over", PATIENCE, || (calls() == 0.0).then_some(()));
+                }
                 if count % 100 == 0 {
                     most = most.max(process::resident_bytes(node.pid()));
                 }
@@ -134,7 +135,7 @@ fn crowd(node: &Node, kind: &Kind, ask: impl Fn() + Sync) -> Vec<TcpStream> {
             most = most.max(process::resident_bytes(node.pid()));
             thread::sleep(Duration::from_millis(20));
         }
-        let active = node.metrics().sum("faas_instances_active", &[("app", "bad")]);
+        let active = calls();
         let closed = node.metrics().sum("faas_connections_rejected_total", &[]);
         done.store(true, SeqCst);
         let (slowest, asked) = others.join().expect("the others are served");
@@ -225,7 +226,7 @@ fn large_answers_that_are_not_read() {
         let node = node("");
         node.deploy("bad", &large_answer());
         assert_eq!(node.get("/bad/").expect(200).body.len(), 10 * 0x7800);
-        let kind = Kind { name, sends, unbounded: name == "HTTP/2" };
+        let kind = Kind { name, sends, calls: true, unbounded: false };
         drop(crowd(&node, &kind, || {
             node.get("/good/").expect(200);
         }));
@@ -252,10 +253,10 @@ fn http2_clients_that_do_not_go_on() {
             "HTTP/2 header block of many fields that is open",
             [hello(&[]), frame(kind::HEADERS, 1, 1, &static_fields)].concat(),
         ),
-        Kind::streams("HTTP/2 without a window", [hello(&[(4, 0)]), many(&small)].concat()),
-        Kind::streams("HTTP/2 with a window of 1", [hello(&[(4, 1)]), many(&small)].concat()),
-        Kind::streams("HTTP/2 with large heads", [hello(&[(4, 0)]), many(&large_block())].concat()),
-        Kind::streams("HTTP/2 that never reads", [hello(&[]), many(&small)].concat()),
+        Kind::new("HTTP/2 without a window", [hello(&[(4, 0)]), many(&small)].concat()),
+        Kind::new("HTTP/2 with a window of 1", [hello(&[(4, 1)]), many(&small)].concat()),
+        Kind::new("HTTP/2 with large heads", [hello(&[(4, 0)]), many(&large_block())].concat()),
+        Kind::new("HTTP/2 that never reads", [hello(&[]), many(&small)].concat()),
     ]);
 }
 
@@ -281,7 +282,7 @@ fn bodies_that_dribble() {
     let wasm = faas_tests::artifacts::Guest::Http02.wasm();
     node.deploy("bad", &wasm);
     let sends = "POST /bad/echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nx";
-    let kind = Kind { name: "a body that dribbles", sends: sends.into(), unbounded: true };
+    let kind = Kind { unbounded: true, ..Kind::new("a body that dribbles", sends) };
     drop(crowd(&node, &kind, || {
         node.get("/good/").expect(200);
     }));

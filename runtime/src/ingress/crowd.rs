@@ -5,7 +5,7 @@
 //! by here, so that one lock does. Whoever looks for somebody to go looks at all of them.
 
 use super::{
-    connection::{Burden, Pulse, Worth},
+    connection::{Burden, Leave, Pulse, Worth},
     proxies::Proxies,
 };
 use crate::telemetry::metrics::ConnectionMetrics;
@@ -30,7 +30,7 @@ const SHARE_OF_ONE_ADDRESS: usize = 2;
 /// need not look again.
 const SHARE_TO_GO: usize = 256;
 /// How long those who hold too much get to be gone before others are looked at.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 /// How often the log tells of the same.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -202,39 +202,37 @@ impl Crowd {
     pub(super) async fn watch_burden(&self) {
         loop {
             self.burden.exceeded().await;
-            loop {
-                let excess = self.burden.excess();
-                if excess == 0 {
-                    break;
-                }
-                self.relieve(excess);
+            while self.burden.excess() > 0 {
+                self.relieve();
                 sleep(PAUSE).await;
             }
         }
     }
 
-    /// Closes those that hold most for longest.
-    fn relieve(&self, excess: usize) {
+    /// Closes those that hold most for longest. What others hold who leave already, or have left and are
+    /// not forgotten, goes by itself.
+    fn relieve(&self) {
         let members = self.lock();
-        let mut candidates: Vec<_> = members
-            .all
-            .values()
-            .filter_map(|(_, pulse)| {
-                let (bytes, time) = pulse.excess()?;
-                Some((bytes as u128 * (time.as_millis() + 100), bytes, pulse))
-            })
-            .collect();
+        let weigh = |pulse: &'_ Arc<Pulse>| {
+            let bytes = pulse.excess();
+            (bytes as u128 * (pulse.stuck().as_millis() + 100), bytes, pulse.clone())
+        };
+        let stay = |pulse: &&Arc<Pulse>| pulse.excess() > 0 && !pulse.leaves_now();
+        let pulses = members.all.values().map(|(_, pulse)| pulse);
+        let mut candidates: Vec<_> = pulses.filter(stay).map(weigh).collect();
+        drop(members);
         candidates.sort_unstable_by_key(|(weight, ..)| Reverse(*weight));
+        let held: usize = candidates.iter().map(|(_, bytes, _)| bytes).sum();
+        let excess = self.burden.excess_of(held.try_into().unwrap_or(isize::MAX));
         let (mut relief, mut gone) = (0, 0);
         for (_, bytes, pulse) in candidates {
             if relief >= excess {
                 break;
             }
-            pulse.ask_to_leave(super::connection::Leave::Now);
+            pulse.ask_to_leave(Leave::Now);
             relief += bytes;
             gone += 1;
         }
-        drop(members);
         if gone > 0 {
             self.counts(Reason::Memory, gone);
         }
@@ -293,6 +291,9 @@ impl Drop for Member {
             }
         }
         drop(members);
+        if self.pulse.has_left_by_itself() {
+            self.crowd.counts(Reason::Memory, 1);
+        }
         self.crowd.metrics.open.dec();
     }
 }

@@ -10,19 +10,21 @@ use super::{
     transport::Transport,
     watch::{Alarm, Seldom, next_alarm},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use std::{
     convert::Infallible,
     future::poll_fn,
+    io::IoSlice,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicU64,
-            Ordering::{Acquire, Release},
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     task::{Context, Poll, ready},
@@ -44,8 +46,11 @@ const SEND_BUFFER: usize = 64 << 10;
 /// How often the largest header list a header block may take while it is not complete: fields that
 /// the list counts as 32 bytes and their text take three times as much.
 const OPEN_BLOCK: usize = 3;
-/// What a stream takes whose answer waits, besides the answer, in bytes.
-const STREAM: usize = 6 << 10;
+/// What a stream takes besides its call and its answer, in bytes, until the last of the answer is on its
+/// way: hyper's part of it, h2's, and heads.
+const STREAM: usize = 3 << 10;
+/// Of a stream that has no answer yet, in place of what it holds.
+const UNANSWERED: usize = usize::MAX;
 /// The size of the pieces in which hyper gets an answer: it takes one for as little as a byte of the
 /// client's window. A frame holds no more anyway.
 const PIECE: usize = 16 << 10;
@@ -78,16 +83,17 @@ pub(super) async fn run<T: Transport, S: Serve>(
     };
     let begun = streams.begun.clone();
     let service = service_fn(|request| {
-        let pace = Arc::new(Pace::new());
-        *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace.clone());
         pulse.asks();
-        let (answer, pulse) = (service.serve(request), pulse.clone());
-        // Apart from the stream, which goes on when this is over: an answer that waits for its client
-        // is small, a call is not.
-        Box::pin(async move {
-            let Ok(response) = answer.await;
-            Ok::<_, Infallible>(response.map(|body| Paced::new(body, pace, pulse)))
-        })
+        let pace = Arc::new(Pace::new(pulse.clone()));
+        *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace.clone());
+        let (service, request) = (service.clone(), Box::new(request));
+        async move {
+            // Apart from the stream, and only while it lasts: a call is large, while a stream that has
+            // its turn still to come, or whose answer waits for the client, is small.
+            let call = Box::pin(service.serve(*request));
+            let Ok(response) = call.await;
+            Ok::<_, Infallible>(response.map(|body| Paced::new(body, pace)))
+        }
     });
     let mut hyper = pin!(builder(connection, streams).serve_connection(TokioIo::new(io), service));
     let watch = |drained| {
@@ -157,15 +163,12 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let pace = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let at_work = AtWork::new(self.pulse.clone());
-        let patience = self.patience;
-        let stream = async move {
-            let _at_work = at_work;
-            match pace {
-                Some(pace) => unless_stuck(stream, &pace, patience).await,
-                None => stream.await,
-            }
+        let stream = Stream {
+            work: stream,
+            at_work: AtWork::new(self.pulse.clone()),
+            pace: self.begun.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            patience: self.patience,
+            stuck: None,
         };
         self.tasks.spawn_on(stream, &self.threads);
     }
@@ -187,40 +190,75 @@ impl Drop for AtWork {
     }
 }
 
-/// Runs a stream until it ends, or until the client has left an answer unread for too long;
-/// then it is dropped, which resets it. The timer exists only while the client leaves one unread.
-async fn unless_stuck(stream: impl Future<Output = ()>, pace: &Pace, patience: Duration) {
-    let mut stream = pin!(stream);
-    let mut stuck: Option<(u64, Pin<Box<Sleep>>)> = None;
-    poll_fn(|cx| {
-        if stream.as_mut().poll(cx).is_ready() {
+pin_project! {
+    /// Runs a stream until it ends, or until the client has left an answer unread for too long; then it
+    /// is dropped, which resets it.
+    ///
+    /// Written by hand because h2 keeps the memory of its task for as long as it has the stream.
+    struct Stream<F> {
+        #[pin]
+        work: F,
+        at_work: AtWork,
+        pace: Option<Arc<Pace>>,
+        patience: Duration,
+        // Exists only while the client leaves an answer unread, since then.
+        stuck: Option<(u64, Pin<Box<Sleep>>)>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.work.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let Some(since) = pace.waiting() else {
-            stuck = None;
+        let Some((pace, since)) = this.pace.as_ref().and_then(|pace| Some((pace, pace.waiting()?)))
+        else {
+            *this.stuck = None;
             return Poll::Pending;
         };
-        if stuck.as_ref().is_none_or(|(known, _)| *known != since) {
-            stuck = Some((since, Box::pin(sleep_until(pace.deadline(since, patience)))));
+        if this.stuck.as_ref().is_none_or(|(known, _)| *known != since) {
+            *this.stuck =
+                Some((since, Box::pin(sleep_until(pace.deadline(since, *this.patience)))));
         }
-        match &mut stuck {
+        match this.stuck {
             Some((_, sleep)) => sleep.as_mut().poll(cx),
             None => Poll::Pending,
         }
-    })
-    .await;
+    }
 }
 
-/// Since when a piece of an answer waits for the client to open its window.
+/// Since when a piece of a stream's answer waits for the client to open its window, and what the stream
+/// holds until the last of the answer is on its way.
 struct Pace {
     start: Instant,
     /// Microseconds after `start`, plus one; 0 when none waits.
     waiting: AtomicU64,
+    pulse: Arc<Pulse>,
+    /// What its answer holds, in bytes, and the stream with it.
+    held: AtomicUsize,
 }
 
 impl Pace {
-    fn new() -> Self {
-        Self { start: Instant::now(), waiting: AtomicU64::new(0) }
+    fn new(pulse: Arc<Pulse>) -> Self {
+        pulse.begins(STREAM);
+        let (waiting, held) = (AtomicU64::new(0), AtomicUsize::new(UNANSWERED));
+        Self { start: Instant::now(), waiting, pulse, held }
+    }
+
+    /// An answer is there, of which so many bytes wait for the client.
+    fn answers(&self, bytes: usize) {
+        self.held.store(STREAM + bytes, Relaxed);
+        self.pulse.answers(STREAM, bytes);
+    }
+
+    /// The answer is nothing but its head, which no window holds up.
+    fn answers_in_full(&self) {
+        self.held.store(0, Relaxed);
+        self.pulse.answers(STREAM, 0);
+        self.pulse.writes_last(STREAM);
     }
 
     /// hyper has a piece. It asks for the next one when this one is on its way.
@@ -243,26 +281,56 @@ impl Pace {
     }
 }
 
+impl Drop for Pace {
+    fn drop(&mut self) {
+        match *self.held.get_mut() {
+            UNANSWERED => self.pulse.breaks_off(STREAM),
+            held => self.pulse.paid(held),
+        }
+    }
+}
+
+/// A piece of an answer. The stream counts until h2 is done with the last one: hyper has forgotten the
+/// stream by then.
+struct Piece {
+    bytes: Bytes,
+    _pace: Arc<Pace>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
 /// A body that notes its pace, and what of it waits for the client.
 struct Paced<B> {
     body: B,
     /// What of the body's last piece hyper has not been given.
     rest: Bytes,
     pace: Arc<Pace>,
-    pulse: Arc<Pulse>,
-    /// What waits.
-    owed: usize,
 }
 
 impl<B: Body<Data = Bytes>> Paced<B> {
-    fn new(body: B, pace: Arc<Pace>, pulse: Arc<Pulse>) -> Self {
+    fn new(body: B, pace: Arc<Pace>) -> Self {
         let length = body.size_hint().exact().filter(|length| *length <= WHOLE);
-        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
-        let owed = if body.is_end_stream() { 0 } else { STREAM + length };
-        if owed > 0 {
-            pulse.owes(owed);
+        match body.is_end_stream() {
+            true => pace.answers_in_full(),
+            false => pace.answers(length.and_then(|length| length.try_into().ok()).unwrap_or(0)),
         }
-        Self { body, rest: Bytes::new(), pace, pulse, owed }
+        Self { body, rest: Bytes::new(), pace }
     }
 }
 
@@ -280,30 +348,33 @@ impl<B> Paced<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
         let this = &mut *self;
         this.pace.asked();
         if this.rest.is_empty() {
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => this.rest = piece,
                     Err(frame) => {
                         this.pace.gave();
-                        return Poll::Ready(Some(Ok(frame)));
+                        return Poll::Ready(
+                            frame.into_trailers().ok().map(Frame::trailers).map(Ok),
+                        );
                     }
                 },
-                end => return Poll::Ready(end),
             }
         }
         this.pace.gave();
-        let portion = this.portion(this.body.is_end_stream());
-        Poll::Ready(Some(Ok(Frame::data(portion))))
+        let bytes = this.portion(this.body.is_end_stream());
+        Poll::Ready(Some(Ok(Frame::data(Piece { bytes, _pace: this.pace.clone() }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -318,13 +389,5 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
         }
         hint.set_lower(hint.lower() + rest);
         hint
-    }
-}
-
-impl<B> Drop for Paced<B> {
-    fn drop(&mut self) {
-        if self.owed > 0 {
-            self.pulse.paid(self.owed);
-        }
     }
 }

@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 
 /// What a connection may hold and not count.
 const FREE: usize = 16 << 10;
-/// What it may hold, in bytes, when all together hold too much.
-const MOST: usize = 512 << 10;
+/// What it may hold of answers, in bytes, when all together hold too much.
+const MOST: usize = 256 << 10;
 /// The steps in which it tells more.
 const STEP: usize = 16 << 10;
 
@@ -47,7 +47,11 @@ impl Burden {
 
     /// How many bytes have to go, so that there is some room again; 0 while the limit is kept.
     pub(in crate::ingress) fn excess(&self) -> usize {
-        let held = self.held.load(Acquire);
+        self.excess_of(self.held.load(Acquire))
+    }
+
+    /// The same, if so many bytes were held.
+    pub(in crate::ingress) fn excess_of(&self, held: isize) -> usize {
         match held > self.limit {
             true => usize::try_from(held - self.limit / 8 * 7).unwrap_or(0),
             false => 0,
@@ -68,6 +72,8 @@ pub(super) struct Load {
     burden: Arc<Burden>,
     /// For reading, in bytes.
     room: AtomicUsize,
+    /// Of streams that have no answer yet, in bytes.
+    streams: AtomicUsize,
     /// Of answers, in bytes.
     answers: AtomicUsize,
     /// What the sum of all knows of.
@@ -81,6 +87,7 @@ impl Load {
         Self {
             burden,
             room: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
             told: AtomicUsize::new(0),
             since: AtomicU64::new(0),
@@ -94,6 +101,25 @@ impl Load {
             self.room.store(bytes, Relaxed);
             self.tell(now_ms);
         }
+    }
+
+    /// A stream has begun, which takes so many bytes.
+    pub(super) fn begins(&self, bytes: usize, now_ms: impl Fn() -> u64) {
+        self.streams.fetch_add(bytes, AcqRel);
+        self.tell(now_ms);
+    }
+
+    /// It ended without an answer.
+    pub(super) fn breaks_off(&self, bytes: usize, now_ms: impl Fn() -> u64) {
+        self.streams.fetch_sub(bytes, AcqRel);
+        self.tell(now_ms);
+    }
+
+    /// It has an answer: what it takes, and so many bytes more, wait for the client.
+    pub(super) fn answers(&self, stream: usize, bytes: usize, now_ms: impl Fn() -> u64) {
+        self.answers.fetch_add(stream + bytes, AcqRel);
+        self.streams.fetch_sub(stream, AcqRel);
+        self.tell(now_ms);
     }
 
     /// So many bytes of an answer wait for the client.
@@ -114,7 +140,8 @@ impl Load {
     /// Tells the sum of all. Streams do so from several threads: whatever order they come in, the
     /// sum is that of what was told.
     fn tell(&self, now_ms: impl Fn() -> u64) {
-        let held = self.room.load(Relaxed) + self.answers.load(Acquire);
+        let answers = self.answers.load(Acquire);
+        let held = self.room.load(Relaxed) + self.streams.load(Acquire) + answers;
         let due = held.saturating_sub(FREE).next_multiple_of(STEP);
         if due == self.told.load(Relaxed) {
             return;
@@ -126,10 +153,10 @@ impl Load {
         self.burden.change(before, due);
     }
 
-    /// Whether this one alone holds so much that it need not be compared with others, while all together
-    /// hold too much.
+    /// Whether answers of this one alone hold so much that it need not be compared with others, while all
+    /// together hold too much. Calls that are under way are no fault of the client's.
     pub(super) fn is_too_much(&self) -> bool {
-        self.told() > MOST && self.burden.excess() > 0
+        self.answers.load(Acquire) > MOST && self.burden.excess() > 0
     }
 
     /// What the sum of all knows of.

@@ -9,6 +9,7 @@ mod frames;
 mod http1;
 mod http2;
 mod io;
+mod leave;
 mod load;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod properties;
@@ -20,8 +21,9 @@ mod watch;
 mod wire;
 
 pub(super) use {
+    leave::{Leave, Worth},
     load::Burden,
-    pulse::{Leave, Patience, Pulse, Worth},
+    pulse::{Patience, Pulse},
     watch::Signals,
     wire::HeadLimits,
 };

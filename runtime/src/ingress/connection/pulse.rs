@@ -3,7 +3,10 @@
 //! The reader, the writer and the service note what happens with plain atomic stores; the watch
 //! looks at the notes when its timer fires. So a request arms no timer and cancels none.
 
-use super::load::{Burden, Load};
+use super::{
+    leave::{Leave, Worth},
+    load::{Burden, Load},
+};
 use std::{
     sync::{
         Arc,
@@ -74,47 +77,6 @@ pub(super) enum Overdue {
     Closing,
 }
 
-/// When a connection shall make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ingress) enum Leave {
-    /// If it is idle when it hears of it.
-    IfIdle,
-    /// Unless it has asked for something when it hears of it, and is not idle.
-    UnlessAsked,
-    /// At once.
-    Now,
-}
-
-impl Leave {
-    fn of(code: u8) -> Option<Self> {
-        [Self::IfIdle, Self::UnlessAsked, Self::Now]
-            .into_iter()
-            .find(|leave| *leave as u8 + 1 == code)
-    }
-}
-
-/// How little would be lost with a connection; the first would be missed least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::ingress) enum Worth {
-    /// It has never sent a whole head, and had time for it.
-    NeverAsked,
-    /// Nothing is in flight.
-    Idle,
-    /// Its client does not read.
-    Unread,
-}
-
-impl Worth {
-    /// How such a connection is asked to leave.
-    pub(in crate::ingress) fn leave(self) -> Leave {
-        match self {
-            Self::NeverAsked => Leave::UnlessAsked,
-            Self::Idle => Leave::IfIdle,
-            Self::Unread => Leave::Now,
-        }
-    }
-}
-
 /// No request was handed to the service yet.
 const FRAMING_UNKNOWN: u64 = u64::MAX;
 /// The request's body is chunked.
@@ -150,6 +112,8 @@ pub(in crate::ingress) struct Pulse {
     /// It shall make room: a [`Leave`] plus one, or 0.
     leave: AtomicU8,
     leaving: Notify,
+    /// It holds too much, and nobody had to find out.
+    leaves_by_itself: AtomicBool,
     load: Load,
     /// Bytes of answers that hyper has taken and not written; HTTP/1 only.
     unwritten: AtomicUsize,
@@ -171,6 +135,7 @@ impl Pulse {
             asked: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             leaving: Notify::new(),
+            leaves_by_itself: AtomicBool::new(false),
             load: Load::new(burden),
             unwritten: AtomicUsize::new(0),
         }
@@ -229,13 +194,19 @@ impl Pulse {
         }
     }
 
-    /// What the connection holds beyond what it may, in bytes, and for how long nothing of it has
-    /// gone. `None` when that is nothing, or it leaves already.
-    pub(in crate::ingress) fn excess(&self) -> Option<(usize, Duration)> {
-        let told = self.load.told();
-        let since = self.now_ms().saturating_sub(self.load.since());
-        let leaves_now = self.leave.load(Acquire) == Leave::Now as u8 + 1;
-        (told > 0 && !leaves_now).then(|| (told, Duration::from_millis(since)))
+    /// What the connection holds beyond what it may, in bytes.
+    pub(in crate::ingress) fn excess(&self) -> usize {
+        self.load.told()
+    }
+
+    /// For how long nothing of that has gone.
+    pub(in crate::ingress) fn stuck(&self) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(self.load.since()))
+    }
+
+    /// Whether it makes room at once.
+    pub(in crate::ingress) fn leaves_now(&self) -> bool {
+        self.leave.load(Acquire) == Leave::Now as u8 + 1
     }
 
     /// This much is there to read into, or was read and is not complete.
@@ -261,13 +232,39 @@ impl Pulse {
         }
     }
 
+    /// An HTTP/2 stream has begun, which takes so many bytes.
+    pub(super) fn begins(&self, bytes: usize) {
+        self.load.begins(bytes, || self.now_ms());
+    }
+
+    /// It ended without an answer.
+    pub(super) fn breaks_off(&self, bytes: usize) {
+        self.load.breaks_off(bytes, || self.now_ms());
+    }
+
+    /// It has an answer: what it takes, and so many bytes more, wait for the client.
+    pub(super) fn answers(&self, stream: usize, bytes: usize) {
+        self.load.answers(stream, bytes, || self.now_ms());
+        self.leaves_if_too_much();
+    }
+
     /// So many bytes of an answer wait for the client.
     pub(super) fn owes(&self, bytes: usize) {
         self.load.owes(bytes, || self.now_ms());
-        // Answers may come faster than others are looked for who shall go.
-        if self.load.is_too_much() {
+        self.leaves_if_too_much();
+    }
+
+    /// Answers may come faster than others are looked for who shall go.
+    fn leaves_if_too_much(&self) {
+        if self.load.is_too_much() && !self.leaves_now() {
+            self.leaves_by_itself.store(true, Release);
             self.ask_to_leave(Leave::Now);
         }
+    }
+
+    /// Whether it made room before it was asked to.
+    pub(in crate::ingress) fn has_left_by_itself(&self) -> bool {
+        self.leaves_by_itself.load(Acquire)
     }
 
     /// They do no more.

@@ -4,7 +4,10 @@
 //! waker of their own and are polled only when it was used: on the hot path the watch costs one
 //! atomic load.
 
-use super::pulse::{Leave, Overdue, Patience, Pulse};
+use super::{
+    leave::Leave,
+    pulse::{Overdue, Patience, Pulse},
+};
 use std::{
     pin::Pin,
     sync::{
