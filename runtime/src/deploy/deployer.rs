@@ -236,6 +236,7 @@ impl Deployer {
         if hold.digest() == digest {
             let size = if stored.new { stored.size } else { 0 };
             self.uploads.expect_deploy(&digest, by, size).await?;
+            place.stored(size);
             return Ok(stored);
         }
         let found = hold.digest();

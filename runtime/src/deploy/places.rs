@@ -25,7 +25,10 @@ struct Taken {
 #[derive(Default)]
 struct Share {
     places: usize,
+    /// Of uploads that are under way.
     bytes: u64,
+    /// Of uploads that are over since the first of these places was taken.
+    stored: u64,
 }
 
 impl Places {
@@ -48,8 +51,9 @@ impl Places {
                 .into());
         }
         taken.all += 1;
-        taken.by.entry(by.to_owned()).or_default().places += 1;
-        Ok(Place { places: self, by: by.to_owned(), bytes: 0 })
+        let share = taken.by.entry(by.to_owned()).or_default();
+        share.places += 1;
+        Ok(Place { places: self, by: by.to_owned(), bytes: 0, stored_before: share.stored })
     }
 }
 
@@ -58,10 +62,12 @@ pub(super) struct Place<'a> {
     places: &'a Places,
     by: String,
     bytes: u64,
+    /// What was stored when it was taken.
+    stored_before: u64,
 }
 
 impl Place<'_> {
-    /// Counts bytes that arrived, beside those that wait already.
+    /// Counts bytes that arrived, beside those that waited already when the place was taken.
     ///
     /// # Errors
     /// When that is more than a token may have waiting.
@@ -70,7 +76,8 @@ impl Place<'_> {
         let share = taken.by.entry(self.by.clone()).or_default();
         share.bytes = share.bytes.saturating_add(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
-        let all = share.bytes.saturating_add(waiting);
+        let since = share.stored.saturating_sub(self.stored_before);
+        let all = share.bytes.saturating_add(since).saturating_add(waiting);
         if all <= self.places.most_bytes {
             return Ok(());
         }
@@ -84,6 +91,16 @@ impl Place<'_> {
                 "deploy what was uploaded, or wait: what no deploy names is removed after an hour",
             )
             .into())
+    }
+
+    /// What arrived waits for its deploy from now on: uploads that began before count it, too.
+    pub(super) fn stored(&mut self, bytes: u64) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = taken.by.get_mut(&self.by) {
+            share.stored = share.stored.saturating_add(bytes);
+            share.bytes = share.bytes.saturating_sub(self.bytes);
+            self.bytes = 0;
+        }
     }
 }
 
@@ -134,5 +151,21 @@ mod tests {
         drop(two);
         one.take(50, 10).unwrap();
         assert_eq!(code(one.take(u64::MAX, 10)), Some(ErrorCode::UploadQuota));
+    }
+
+    #[test]
+    fn what_was_stored_meanwhile_counts_once() {
+        let places = Places::new(8, 100);
+        let (mut one, mut two) = (places.enter("a").unwrap(), places.enter("a").unwrap());
+        one.take(60, 0).unwrap();
+        one.stored(60);
+        drop(one);
+        two.take(40, 0).unwrap();
+        assert_eq!(code(two.take(1, 0)), Some(ErrorCode::UploadQuota));
+        // Whoever comes later is told of it as of what waits.
+        drop(two);
+        let mut three = places.enter("a").unwrap();
+        three.take(40, 60).unwrap();
+        assert_eq!(code(three.take(1, 60)), Some(ErrorCode::UploadQuota));
     }
 }
