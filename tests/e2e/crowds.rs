@@ -240,8 +240,16 @@ fn http2_clients_that_do_not_go_on() {
         (0..128).flat_map(|number| headers(2 * number + 1, flag::END_STREAM, block)).collect()
     };
     let small = asks("GET", "/nobody/", &[]);
+    // `age`, without a value: the field that counts least among those that take one byte.
     let mut static_fields = asks("GET", "/nobody/", &[]);
-    static_fields.extend([0x90; 1000]);
+    static_fields.extend([0x95; 3000]);
+    // Without an index: each with a name of its own, of three bytes, and no value.
+    let mut short_names = asks("GET", "/nobody/", &[]);
+    for name in (b'a'..=b'z').flat_map(|first| (b'a'..=b'z').map(move |second| [first, second])) {
+        for digit in b'0'..=b'3' {
+            short_names.extend([0, 3, name[0], name[1], digit, 0]);
+        }
+    }
     each_on_a_node_of_its_own(vec![
         Kind::new("HTTP/2 preface", hello(&[])),
         Kind::new("HTTP/2 idle", [hello(&[]), get(1, "/nobody/")].concat()),
@@ -252,6 +260,10 @@ fn http2_clients_that_do_not_go_on() {
         Kind::new(
             "HTTP/2 header block of many fields that is open",
             [hello(&[]), frame(kind::HEADERS, 1, 1, &static_fields)].concat(),
+        ),
+        Kind::new(
+            "HTTP/2 header block of many names that is open",
+            [hello(&[]), frame(kind::HEADERS, 1, 1, &short_names)].concat(),
         ),
         Kind::new("HTTP/2 without a window", [hello(&[(4, 0)]), many(&small)].concat()),
         Kind::new("HTTP/2 with a window of 1", [hello(&[(4, 1)]), many(&small)].concat()),
