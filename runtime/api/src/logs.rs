@@ -200,6 +200,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_time_is_read_as_it_was_written() {
+        let written = r#"{"source":"request","method":"GET","path":"/","status":200,"duration_ms":7.0004480000000004,"cpu_ms":0.1,"memory_bytes":1}"#;
+        let read: LogSource = serde_json::from_str(written).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), written);
+    }
+
+    #[test]
     fn statuses() {
         let set: StatusSet = "404, 5xx".parse().unwrap();
         for (status, wanted) in [(404, true), (403, false), (500, true), (599, true), (600, false)]
