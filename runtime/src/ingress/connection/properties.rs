@@ -40,11 +40,14 @@ pub(in crate::ingress) fn pieces(data: &[u8]) {
     }
 }
 
-/// A message's head with its empty line.
+/// A message's head with its empty line, without those before it.
 fn head_of(message: &[u8]) -> Option<&[u8]> {
-    let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
-    let end = message.get(start..)?.windows(4).position(|at| at == b"\r\n\r\n")?;
-    message.get(start..start + end + 4)
+    let mut head = message;
+    while let Some(rest) = head.strip_prefix(b"\r\n") {
+        head = rest;
+    }
+    let end = head.windows(4).position(|at| at == b"\r\n\r\n")?;
+    head.get(..end + 4)
 }
 
 fn seen(bytes: &[u8], step: usize, framings: &[u8]) -> Seen {
@@ -106,6 +109,12 @@ mod tests {
         "GET /a HTTP/1.1\r\nhost: a\r\n\r\n",
         "P /b HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
     ];
+
+    /// It is a request line, for hyper to refuse, and no empty line.
+    #[test]
+    fn a_first_line_of_a_carriage_return() {
+        super::pieces(b"5;x=y\r\r\n\r\nlo\r\n\0\n0\r\n\r\n~");
+    }
 
     proptest! {
         #[test]
