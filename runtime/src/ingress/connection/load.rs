@@ -19,8 +19,10 @@ use tokio::sync::Notify;
 
 /// What a connection may hold and not count.
 const FREE: usize = 16 << 10;
-/// What it may hold of answers, in bytes, when all together hold too much.
-const MOST: usize = 256 << 10;
+/// What it may hold of answers, in bytes, when all together hold too much,
+const MOST: usize = 512 << 10;
+/// and when they hold so much more that those who shall go cannot keep up with those who come.
+const FEW: usize = 64 << 10;
 /// The steps in which it tells more.
 const STEP: usize = 16 << 10;
 
@@ -43,6 +45,11 @@ impl Burden {
     /// Waits until more is held than may be.
     pub(in crate::ingress) async fn exceeded(&self) {
         self.exceeded.notified().await;
+    }
+
+    /// How many quarters of what may be held are held.
+    fn quarters(&self) -> isize {
+        self.held.load(Acquire) / (self.limit / 4).max(1)
     }
 
     /// How many bytes have to go, so that there is some room again; 0 while the limit is kept.
@@ -94,13 +101,15 @@ impl Load {
         }
     }
 
-    /// This much is there to read into, or was read and is not complete.
-    pub(super) fn keeps(&self, bytes: usize, now_ms: impl Fn() -> u64) {
+    /// This much is there to read into, or was read and is not complete. Whether it has become more.
+    pub(super) fn keeps(&self, bytes: usize, now_ms: impl Fn() -> u64) -> bool {
         // It is nearly always what it was.
-        if self.room.load(Relaxed) != bytes {
+        let before = self.room.load(Relaxed);
+        if before != bytes {
             self.room.store(bytes, Relaxed);
             self.tell(now_ms);
         }
+        before < bytes
     }
 
     /// A stream has begun, which takes so many bytes.
@@ -153,10 +162,17 @@ impl Load {
         self.burden.change(before, due);
     }
 
-    /// Whether answers of this one alone hold so much that it need not be compared with others, while all
-    /// together hold too much. Calls that are under way are no fault of the client's.
+    /// Whether this one alone holds so much that it is not compared with others, while all together hold
+    /// too much: thousands of clients may come before somebody has looked at all of them. Calls that are
+    /// under way are no fault of the client's, and count last.
     pub(super) fn is_too_much(&self) -> bool {
-        self.answers.load(Acquire) > MOST && self.burden.excess() > 0
+        let (room, answers) = (self.room.load(Relaxed), self.answers.load(Acquire));
+        match self.burden.quarters() {
+            ..4 => false,
+            4 => answers > MOST,
+            5..8 => room > FREE || answers > FEW,
+            8.. => room > FREE || answers + self.streams.load(Acquire) > FEW,
+        }
     }
 
     /// What the sum of all knows of.
@@ -215,6 +231,25 @@ mod tests {
         assert_eq!(burden.excess(), 0);
         drop(other);
         assert_eq!(burden.held.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn whoever_comes_when_far_too_much_is_held_goes_again() {
+        let burden = Burden::new(100 << 10);
+        let (one, other) = (Load::new(burden.clone()), Load::new(burden.clone()));
+        one.keeps(112 << 10, || 0);
+        assert!(!one.is_too_much());
+        other.begins(90 << 10, || 0);
+        assert!(one.is_too_much());
+        assert!(!other.is_too_much());
+        other.answers(65 << 10, 0, || 0);
+        assert!(other.is_too_much());
+        other.breaks_off(25 << 10, || 0);
+        drop(one);
+        assert!(!other.is_too_much());
+        let third = Load::new(burden.clone());
+        third.begins(200 << 10, || 0);
+        assert!(third.is_too_much());
     }
 
     #[test]

@@ -211,7 +211,9 @@ impl Pulse {
 
     /// This much is there to read into, or was read and is not complete.
     pub(super) fn keeps(&self, bytes: usize) {
-        self.load.keeps(bytes, || self.now_ms());
+        if self.load.keeps(bytes, || self.now_ms()) {
+            self.leaves_if_too_much();
+        }
     }
 
     /// hyper has so many bytes of an answer to write.
@@ -235,6 +237,7 @@ impl Pulse {
     /// An HTTP/2 stream has begun, which takes so many bytes.
     pub(super) fn begins(&self, bytes: usize) {
         self.load.begins(bytes, || self.now_ms());
+        self.leaves_if_too_much();
     }
 
     /// It ended without an answer.
