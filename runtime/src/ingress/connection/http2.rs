@@ -163,10 +163,15 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
+        let pace = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.pulse.leaves_now() {
+            // The connection ends as soon as hyper has begun all streams that have come.
+            return;
+        }
         let stream = Stream {
             work: stream,
             at_work: AtWork::new(self.pulse.clone()),
-            pace: self.begun.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            pace,
             patience: self.patience,
             stuck: None,
         };
