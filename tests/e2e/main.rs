@@ -18,6 +18,7 @@ mod backup;
 mod bad_input;
 mod canaries;
 mod cli;
+mod clocks;
 mod config;
 mod crash;
 mod crash_loops;
