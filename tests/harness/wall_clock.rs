@@ -19,6 +19,7 @@ impl WallClock {
     /// # Panics
     /// When `faketime` is not installed.
     pub fn new(folder: &Path) -> Self {
+        // `-m`: without, threads that ask at once are told times that are none.
         let told =
             Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
         let told = told.expect("this test needs `faketime`: tests/run.sh installs it");
