@@ -21,7 +21,9 @@ step() {
 }
 
 # command → Debian package
-declare -A tools=([promtool]=prometheus [curl]=curl [pebble]=pebble [systemd-analyze]=systemd)
+declare -A tools=(
+    [promtool]=prometheus [curl]=curl [pebble]=pebble [systemd-analyze]=systemd [faketime]=faketime
+)
 missing=()
 for tool in "${!tools[@]}"; do
     command -v "$tool" >/dev/null || missing+=("${tools[$tool]}")

@@ -46,7 +46,8 @@ impl Kind {
     }
 }
 
-fn enough_files() {
+/// Raises the limit on open files as far as a crowd needs it.
+pub(crate) fn enough_files() {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(FILES).min(FILES);
     limit = Rlimit { current: Some(most.max(limit.current.unwrap_or(0))), ..limit };

@@ -22,6 +22,7 @@
 //! | [`dns`] | a name server |
 //! | [`Network`] | a network of a test's own |
 //! | [`upstream`] | servers that functions send requests to |
+//! | [`WallClock`] | a wall clock that jumps |
 //! | [`artifacts`] | Wasm to deploy |
 //!
 //! Tests run side by side: ports are free ones, folders are temporary, nothing leaves loopback.
@@ -58,6 +59,7 @@ pub mod swap;
 mod terminal;
 pub mod tls;
 pub mod upstream;
+mod wall_clock;
 
 pub use cli::{Cli, Output, faas_binary, toolchains};
 pub use functions::Deploy;
@@ -71,3 +73,4 @@ pub use poll::{block_on, eventually, figure, full, holds};
 pub use project::Project;
 pub use relay::{Fate, Relay};
 pub use terminal::Terminal;
+pub use wall_clock::WallClock;

@@ -56,26 +56,30 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 
 /// An HTTP client for this address: no redirects, and no proxy to reach this machine.
 pub(crate) fn http_client(url: &Url, trust: &Trust) -> Result<reqwest::Client> {
+    let without_systems = || trust.of(client_builder(url).tls_certs_only([])).build();
+    // To this machine without redirects and without a proxy no TLS is ever spoken. An image of nothing
+    // but `faas` has no certificates, and they are looked for as soon as a client is made.
+    let built = match url.scheme() {
+        "http" if is_loopback(url) => without_systems(),
+        // Where they are missing, whom it shall trust besides is enough, and without TLS nobody.
+        _ => trust.of(client_builder(url)).build().or_else(|_| without_systems()),
+    };
+    built.map_err(|error| CliError::failed(format!("no HTTP client: {}", root_cause(&error))))
+}
+
+fn client_builder(url: &Url) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("faas/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Duration::from_secs(30))
         .redirect(reqwest::redirect::Policy::none());
-    // To this machine without redirects and without a proxy no TLS is ever spoken. An image of nothing
-    // but `faas` has no certificates, and they are looked for as soon as a client is made.
-    let builder = match url.scheme() {
-        "http" if is_loopback(url) => builder.tls_certs_only([]),
-        _ => builder,
-    };
     let host = url.host_str().unwrap_or_default();
-    let builder = match (host.ends_with(".localhost"), is_loopback(url)) {
+    match (host.ends_with(".localhost"), is_loopback(url)) {
         // Not every resolver knows that these names are this machine (RFC 6761 §6.3).
         (true, _) => builder.no_proxy().resolve(host, ([127, 0, 0, 1], 0).into()),
         (false, true) => builder.no_proxy(),
         (false, false) => builder,
-    };
-    let built = trust.of(builder).build();
-    built.map_err(|error| CliError::failed(format!("no HTTP client: {}", root_cause(&error))))
+    }
 }
 
 /// What is wrong with a token's form, where that can be told: it was cut off, or mistyped.

@@ -74,6 +74,19 @@ pub(super) fn resident_memory() -> Option<u64> {
     Some(pages.saturating_mul(page_size() as u64))
 }
 
+/// What else to say when the pool cannot be made: whether it is for want of address space, of which it
+/// reserves much and uses little.
+pub(super) fn address_space_hint() -> String {
+    getrlimit(Resource::As).current.map_or_else(String::new, |bytes| {
+        let mib = bytes >> 20;
+        format!(
+            "; this process may have {mib} MiB of address space (`ulimit -v`), where each instance \
+             reserves that of the largest memory it may have: lift that limit, or lower \
+             engine.pool_size"
+        )
+    })
+}
+
 /// A setting of the control groups that this process is in.
 fn group_settings(name: &str) -> Vec<String> {
     let folders = group_folders(&read("/proc/self/cgroup"));

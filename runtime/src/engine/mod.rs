@@ -133,7 +133,8 @@ impl Engine {
         let EngineParts { config, plan, deploy, cache_dir, node_key, blobs, outbound, metrics } =
             parts;
         let engines = Engines::new(plan, cache_dir, node_key).map_err(|error| {
-            InvokeError::Internal(format!("the pool cannot be made: {error:#}"))
+            let hint = machine::address_space_hint();
+            InvokeError::Internal(format!("the pool cannot be made: {error:#}{hint}"))
         })?;
         ticker::start(&engines.both())
             .map_err(|error| InvokeError::Internal(format!("no thread for the ticker: {error}")))?;

@@ -33,6 +33,8 @@ pub(crate) struct Meter {
     polling_since_ns: AtomicU64,
     /// What the CPU clock of its thread read then, where that is what counts; else 0.
     thread_since_ns: AtomicU64,
+    /// What it read shortly before, where the clock on the wall counts.
+    thread_read_ns: AtomicU64,
     memory_peak: AtomicU64,
     /// When the guest was first polled and when its last poll ended, as above; 0 before.
     began_ns: AtomicU64,
@@ -57,6 +59,7 @@ impl Meter {
             cpu_ns: AtomicU64::new(0),
             polling_since_ns: AtomicU64::new(0),
             thread_since_ns: AtomicU64::new(0),
+            thread_read_ns: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
             began_ns: AtomicU64::new(0),
             ended_ns: AtomicU64::new(0),
@@ -138,8 +141,9 @@ impl Meter {
     pub(crate) fn count<R>(&self, poll: impl FnOnce() -> R) -> (R, Duration) {
         let watch = Stopwatch::start();
         let since = match watch {
-            Stopwatch::Wall(since) => {
+            Stopwatch::Wall(since, read) => {
                 self.thread_since_ns.store(0, Relaxed);
+                self.thread_read_ns.store(ns(read), Relaxed);
                 ns(since.saturating_duration_since(self.epoch)).max(1)
             }
             Stopwatch::Cpu(since) => {
@@ -156,7 +160,9 @@ impl Meter {
         let until = self.now_ns();
         self.ended_ns.store(until, Relaxed);
         let took = match watch {
-            Stopwatch::Wall(_) => Duration::from_nanos(until.saturating_sub(since)),
+            Stopwatch::Wall(_, read) => {
+                stopwatch::worked(Duration::from_nanos(until.saturating_sub(since)), read)
+            }
             Stopwatch::Cpu(_) => watch.elapsed(),
         };
         self.cpu_ns.fetch_add(ns(took), Relaxed);
@@ -172,7 +178,10 @@ impl Meter {
     /// counted elsewhere.
     fn turn(&self) -> Option<Duration> {
         match self.thread_since_ns.load(Relaxed) {
-            0 => self.turn_on_wall(),
+            0 => {
+                let read = Duration::from_nanos(self.thread_read_ns.load(Relaxed));
+                self.turn_on_wall().map(|turn| stopwatch::worked(turn, read))
+            }
             since => self
                 .turn_on_wall()
                 .map(|_| stopwatch::cpu_clock().saturating_sub(Duration::from_nanos(since))),

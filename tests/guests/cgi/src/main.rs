@@ -42,7 +42,7 @@ fn main() -> io::Result<()> {
         }
         // A program's answer ends with the program.
         Plan::After { .. } => send(&mut out, &Answer::text("ended\n")),
-        Plan::Hoard(what) => hoard(&mut out, &what),
+        Plan::Hoard { what, most } => hoard(&mut out, &what, most),
         Plan::Fetch(wanted) => send(&mut out, &fetch(&wanted)),
         Plan::Environment { target } => send(&mut out, &Answer::text(surroundings(&target))),
     }
@@ -115,7 +115,7 @@ fn echo(out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Makes the host hold as much as it lets itself be given.
-fn hoard(out: &mut impl Write, what: &str) -> io::Result<()> {
+fn hoard(out: &mut impl Write, what: &str, most: u64) -> io::Result<()> {
     match what {
         // More of them, in one write, than a map of fields can have.
         "fields" => {
@@ -127,9 +127,12 @@ fn hoard(out: &mut impl Write, what: &str) -> io::Result<()> {
         "write" => loop {
             write_at_once(&[b'1'; 4 << 20]);
         },
-        _ => loop {
-            subscribe(1 << 19);
-        },
+        _ => {
+            for _ in 0..most {
+                subscribe(1 << 19);
+            }
+            send(out, &Answer::text("held\n"))
+        }
     }
 }
 

@@ -81,8 +81,9 @@ pub enum Plan {
     Attack(String),
     /// Answer, and then go on: wait for so long, or compute for ever.
     After { wait: Option<Duration> },
-    /// Make the host hold as much as it lets itself be given; the word says of what.
-    Hoard(String),
+    /// Make the host hold so much of something, or as much as it lets itself be given; the word says
+    /// of what.
+    Hoard { what: String, most: u64 },
 }
 
 /// Carries out what needs no input or output, and says what is left to do.
@@ -99,6 +100,8 @@ pub fn plan(seen: &Seen) -> Plan {
         }
         "/canary" => text(canary::look()),
         "/trap" => trap(),
+        "/divide" => text(divide()),
+        "/bounds" => text(beyond()),
         "/panic" => panic!("a secret word of the guest: xyzzy"),
         "/exit" => std::process::exit(number("code", 0) as i32),
         "/spin" => spin(),
@@ -141,7 +144,10 @@ pub fn plan(seen: &Seen) -> Plan {
             trap: true,
         },
         "/no-response" => Plan::NoResponse,
-        "/hoard" => Plan::Hoard(parameter(&seen.query, "what").unwrap_or("").to_owned()),
+        "/hoard" => Plan::Hoard {
+            what: parameter(&seen.query, "what").unwrap_or("").to_owned(),
+            most: number("most", u64::MAX),
+        },
         "/attack" => {
             let what = parameter(&seen.query, "what").unwrap_or("").to_owned();
             attack::spin_if(&what);
@@ -199,6 +205,20 @@ pub fn trap() -> ! {
     core::arch::wasm32::unreachable();
     #[cfg(not(target_arch = "wasm32"))]
     unreachable!("only built for Wasm")
+}
+
+/// Divides by zero, as a compiler of another language lets a program do: that traps.
+fn divide() -> String {
+    // SAFETY: none. Nothing is derived from its not being zero, which it is only known to be here.
+    let zero = unsafe { std::num::NonZeroU32::new_unchecked(std::hint::black_box(0)) };
+    format!("{}\n", std::hint::black_box(7) / std::hint::black_box(zero))
+}
+
+/// Reads where there is no memory: that traps.
+fn beyond() -> String {
+    let nowhere = std::hint::black_box(0xffff_fff0_usize) as *const u32;
+    // SAFETY: none.
+    format!("{}\n", unsafe { nowhere.read_volatile() })
 }
 
 fn text(body: String) -> Plan {

@@ -20,7 +20,10 @@ pub fn attack(request: &IncomingRequest, out: ResponseOutparam, what: &str) {
         "out-twice" => twice(out),
         "path" => send(out, &Answer::text(paths())),
         "fields" => send(out, &Answer::text(many_fields())),
-        "trailers" => trailers(out),
+        "head-some" => head(out, 1000),
+        "head-many" => head(out, 100_000),
+        "trailers" => trailers(out, 1),
+        "trailers-much" => trailers(out, 18),
         "bytes" => bytes(out),
         "head-only" => {
             // And nothing after it, for longer than anybody waits.
@@ -87,14 +90,30 @@ fn many_fields() -> String {
     format!("{count}\n")
 }
 
-fn trailers(out: ResponseOutparam) {
+/// A head of so many fields, or as many as there may be.
+fn head(out: ResponseOutparam, most: u32) {
+    let fields = Fields::new();
+    for _ in 0..most {
+        if fields.append("x", b"1").is_err() {
+            break;
+        }
+    }
+    let response = OutgoingResponse::new(fields);
+    let body = response.body().unwrap();
+    ResponseOutparam::set(out, Ok(response));
+    let _ = OutgoingBody::finish(body, None);
+}
+
+fn trailers(out: ResponseOutparam, times: u32) {
     let body = begin(out, 200, &[("trailer".to_owned(), "x-long".to_owned())]);
     let stream = body.write().unwrap();
     write(&stream, b"body\n").unwrap();
     drop(stream);
     let fields = Fields::new();
-    // Twice would be the end.
-    let _ = fields.append("x-long", &[b'1'; 60_000]);
+    // Twice is the end.
+    for _ in 0..times {
+        let _ = fields.append("x-long", &[b'1'; 60_000]);
+    }
     let _ = OutgoingBody::finish(body, Some(fields));
 }
 

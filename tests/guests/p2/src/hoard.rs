@@ -6,9 +6,9 @@ use wasip2::http::types::{
     Fields, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, Scheme,
 };
 
-/// Goes on until it is stopped.
-pub fn hoard(what: &str) -> ! {
-    loop {
+/// Goes on until it has so many, or is stopped.
+pub fn hoard(what: &str, most: u64) {
+    for _ in 0..most {
         match what {
             "bodies" => {
                 let request = OutgoingRequest::new(Fields::new());

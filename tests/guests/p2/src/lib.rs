@@ -59,7 +59,10 @@ impl wasip2::exports::http::incoming_handler::Guest for Guest {
                     None => spin(),
                 }
             }
-            Plan::Hoard(what) => hoard::hoard(&what),
+            Plan::Hoard { what, most } => {
+                hoard::hoard(&what, most);
+                send(out, &Answer::text("held\n"));
+            }
             Plan::Fetch(wanted) => fetch(out, &wanted),
             Plan::Environment { target } => {
                 let text = format!("{}http {}\n", surroundings(&target), outbound(&target));

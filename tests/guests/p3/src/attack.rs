@@ -29,6 +29,8 @@ pub async fn attack(request: &Request, what: &str) -> Result<Response, ErrorCode
         }
         "fields" => return Ok(send(&Answer::text(many_fields()))),
         "path" => return Ok(send(&Answer::text(paths()))),
+        "head-some" => return Ok(head(1000)),
+        "head-many" => return Ok(head(100_000)),
         _ => {}
     }
     let length = [("content-length".to_owned(), "100".to_owned())];
@@ -42,6 +44,14 @@ pub async fn attack(request: &Request, what: &str) -> Result<Response, ErrorCode
         match what.as_str() {
             // And nothing after it, for longer than anybody waits.
             "head-only" => sleep(Duration::from_secs(3600)).await,
+            "trailers-much" => {
+                let fields = Fields::new();
+                for _ in 0..18 {
+                    let _ = fields.append("x-long", &[b'1'; 60_000]);
+                }
+                drop(body);
+                let _ = end.write(Ok(Some(fields))).await;
+            }
             "trailers" => {
                 let fields = Fields::new();
                 while fields.append("x-long", &[b'1'; 60_000]).is_ok() {}
@@ -85,6 +95,17 @@ async fn spin_if(what: &str) {
         },
         _ => {}
     }
+}
+
+/// A head of so many fields, or as many as there may be.
+fn head(most: u32) -> Response {
+    let fields = Fields::new();
+    for _ in 0..most {
+        if fields.append("x", b"1").is_err() {
+            break;
+        }
+    }
+    Response::new(fields, None, wit_future::new(|| Ok(None)).1).0
 }
 
 /// As many as there may be.

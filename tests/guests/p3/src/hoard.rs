@@ -1,12 +1,12 @@
 //! Makes the host hold as much as it lets itself be given.
 
 use std::mem::forget;
-use wasip3::http::types::{Fields, Method, Request, Scheme};
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Scheme};
 use wasip3::{wit_future, wit_stream};
 
-/// Goes on until it is stopped.
-pub fn hoard(what: &str) -> ! {
-    loop {
+/// Goes on until it has so many, or is stopped.
+pub fn hoard(what: &str, most: u64) {
+    for _ in 0..most {
         match what {
             "fields" => forget(fields()),
             "requests" => {
@@ -19,6 +19,7 @@ pub fn hoard(what: &str) -> ! {
                 let _ = request.set_path_with_query(Some(&format!("/{long}")));
                 forget((end, request, sent));
             }
+            "futures" => forget(wit_future::new::<Result<(), ErrorCode>>(|| Ok(()))),
             _ => forget(wit_stream::new::<u8>()),
         }
     }

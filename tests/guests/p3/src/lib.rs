@@ -78,7 +78,10 @@ impl wasip3::exports::http::handler::Guest for Guest {
                 });
                 response
             }
-            Plan::Hoard(what) => hoard::hoard(&what),
+            Plan::Hoard { what, most } => {
+                hoard::hoard(&what, most);
+                send(&Answer::text("held\n"))
+            }
             Plan::Fetch(wanted) => fetch::fetch(&wanted).await,
             Plan::Environment { target } => {
                 let text = format!("{}{}", surroundings(&target), reach(&target).await);
