@@ -11,6 +11,7 @@ use super::{
     watch::{Alarm, Seldom, next_alarm},
 };
 use bytes::{Buf, Bytes, BytesMut};
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -84,7 +85,7 @@ pub(super) async fn run<T: Transport, S: Serve>(
     let begun = streams.begun.clone();
     let service = service_fn(|request| {
         pulse.asks();
-        let pace = Arc::new(Pace::new(pulse.clone()));
+        let pace = Arc::new(Pace::new(pulse.clone(), STREAM + head_size(&request)));
         *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace.clone());
         let (service, request) = (service.clone(), Box::new(request));
         async move {
@@ -144,6 +145,13 @@ fn builder<S>(connection: &Connection<'_, S>, streams: Streams) -> http2::Builde
 fn header_list<S>(connection: &Connection<'_, S>) -> u32 {
     let heads = &connection.common.heads;
     u32::try_from(heads.uri + heads.headers).unwrap_or(u32::MAX)
+}
+
+/// What the text of a request's head takes, in bytes.
+fn head_size<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    target + fields.sum::<usize>()
 }
 
 /// Runs the streams of one connection.
@@ -242,27 +250,29 @@ struct Pace {
     /// Microseconds after `start`, plus one; 0 when none waits.
     waiting: AtomicU64,
     pulse: Arc<Pulse>,
+    /// What the stream holds while it has no answer, in bytes: its request is there.
+    asking: usize,
     /// What its answer holds, in bytes, and the stream with it.
     held: AtomicUsize,
 }
 
 impl Pace {
-    fn new(pulse: Arc<Pulse>) -> Self {
-        pulse.begins(STREAM);
+    fn new(pulse: Arc<Pulse>, asking: usize) -> Self {
+        pulse.begins(asking);
         let (waiting, held) = (AtomicU64::new(0), AtomicUsize::new(UNANSWERED));
-        Self { start: Instant::now(), waiting, pulse, held }
+        Self { start: Instant::now(), waiting, pulse, asking, held }
     }
 
     /// An answer is there, of which so many bytes wait for the client.
     fn answers(&self, bytes: usize) {
         self.held.store(STREAM + bytes, Relaxed);
-        self.pulse.answers(STREAM, bytes);
+        self.pulse.answers(self.asking, STREAM + bytes);
     }
 
     /// The answer is nothing but its head, which no window holds up.
     fn answers_in_full(&self) {
         self.held.store(0, Relaxed);
-        self.pulse.answers(STREAM, 0);
+        self.pulse.answers(self.asking, STREAM);
         self.pulse.writes_last(STREAM);
     }
 
@@ -289,7 +299,7 @@ impl Pace {
 impl Drop for Pace {
     fn drop(&mut self) {
         match *self.held.get_mut() {
-            UNANSWERED => self.pulse.breaks_off(STREAM),
+            UNANSWERED => self.pulse.breaks_off(self.asking),
             held => self.pulse.paid(held),
         }
     }

@@ -27,6 +27,10 @@ pub(super) trait Refuse {
     fn refuse(&self, code: ErrorCode) -> Bytes;
 }
 
+/// What h2 gets at once, in bytes. It reads all there is before anybody hears of the streams in it, and
+/// heads are subject to no window.
+const TURN: usize = 64 << 10;
+
 /// One connection's bytes.
 pub(super) struct Io<'a, T, R> {
     transport: &'a mut T,
@@ -45,6 +49,8 @@ struct Blocks {
     frames: Frames,
     /// What one that is not complete may take, in bytes.
     room: usize,
+    /// What was handed over since h2 last had to wait, in bytes.
+    given: usize,
 }
 
 struct Guard<'a, R> {
@@ -68,7 +74,7 @@ impl<'a, T: Transport, R: Refuse> Io<'a, T, R> {
     pub(super) fn framed(mut self, room: usize) -> Self {
         let mut frames = Frames::behind(PREFACE.len());
         frames.see(&self.held);
-        self.blocks = Some(Blocks { frames, room });
+        self.blocks = Some(Blocks { frames, room, given: 0 });
         self
     }
 
@@ -198,11 +204,21 @@ impl<'a, T: Transport, R: Refuse> Io<'a, T, R> {
             self.hand_over(buf, usize::MAX);
             return Poll::Ready(Ok(()));
         }
+        if let Some(blocks) = &mut self.blocks
+            && blocks.given >= TURN
+        {
+            blocks.given = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = self.poll_transport(cx, buf);
         if let Some(blocks) = &mut self.blocks {
-            blocks.frames.see(buf.filled().get(before..).unwrap_or_default());
+            let fresh = buf.filled().get(before..).unwrap_or_default();
+            blocks.frames.see(fresh);
+            blocks.given += fresh.len();
             if read.is_pending() {
+                blocks.given = 0;
                 let open = if blocks.frames.is_block_open() { blocks.room } else { 0 };
                 self.pulse.keeps(buf.remaining() + open);
             }

@@ -124,10 +124,10 @@ impl Load {
         self.tell(now_ms);
     }
 
-    /// It has an answer: what it takes, and so many bytes more, wait for the client.
-    pub(super) fn answers(&self, stream: usize, bytes: usize, now_ms: impl Fn() -> u64) {
-        self.answers.fetch_add(stream + bytes, AcqRel);
-        self.streams.fetch_sub(stream, AcqRel);
+    /// In place of what one has taken so far, so many bytes of an answer wait for the client.
+    pub(super) fn answers(&self, asked: usize, bytes: usize, now_ms: impl Fn() -> u64) {
+        self.answers.fetch_add(bytes, AcqRel);
+        self.streams.fetch_sub(asked, AcqRel);
         self.tell(now_ms);
     }
 
@@ -242,7 +242,7 @@ mod tests {
         other.begins(90 << 10, || 0);
         assert!(one.is_too_much());
         assert!(!other.is_too_much());
-        other.answers(65 << 10, 0, || 0);
+        other.answers(65 << 10, 65 << 10, || 0);
         assert!(other.is_too_much());
         other.breaks_off(25 << 10, || 0);
         drop(one);

@@ -245,9 +245,9 @@ impl Pulse {
         self.load.breaks_off(bytes, || self.now_ms());
     }
 
-    /// It has an answer: what it takes, and so many bytes more, wait for the client.
-    pub(super) fn answers(&self, stream: usize, bytes: usize) {
-        self.load.answers(stream, bytes, || self.now_ms());
+    /// In place of what one has taken so far, so many bytes of an answer wait for the client.
+    pub(super) fn answers(&self, asked: usize, bytes: usize) {
+        self.load.answers(asked, bytes, || self.now_ms());
         self.leaves_if_too_much();
     }
 
