@@ -29,6 +29,7 @@ fn certificates_to_trust_that_are_not_there() {
             (None, "No such file"),
             (Some(""), "no certificate"),
             (Some("no certificate at all\n"), "no certificate"),
+            (Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "ertificate"),
         ] {
             match content {
                 Some(content) => fs::write(&file, content).unwrap(),

@@ -250,9 +250,9 @@ struct Pace {
     /// Microseconds after `start`, plus one; 0 when none waits.
     waiting: AtomicU64,
     pulse: Arc<Pulse>,
-    /// What the stream holds while it has no answer, in bytes: its request is there.
+    /// What the stream holds besides its answer, in bytes.
     asking: usize,
-    /// What its answer holds, in bytes, and the stream with it.
+    /// What it holds together with its answer, in bytes.
     held: AtomicUsize,
 }
 
@@ -265,15 +265,17 @@ impl Pace {
 
     /// An answer is there, of which so many bytes wait for the client.
     fn answers(&self, bytes: usize) {
-        self.held.store(STREAM + bytes, Relaxed);
-        self.pulse.answers(self.asking, STREAM + bytes);
+        // Whatever is kept of the request's head, for the log, keeps all of it in memory.
+        let held = self.asking + bytes;
+        self.held.store(held, Relaxed);
+        self.pulse.answers(self.asking, held);
     }
 
     /// The answer is nothing but its head, which no window holds up.
     fn answers_in_full(&self) {
         self.held.store(0, Relaxed);
-        self.pulse.answers(self.asking, STREAM);
-        self.pulse.writes_last(STREAM);
+        self.pulse.answers(self.asking, self.asking);
+        self.pulse.writes_last(self.asking);
     }
 
     /// hyper has a piece. It asks for the next one when this one is on its way.

@@ -163,9 +163,14 @@ pub(super) fn authorities(file: &Path) -> Result<Vec<Certificate>, String> {
     }
     let read = |error: io::Error| format!("cannot read {}: {error}", file.display());
     let text = std::fs::read(file).map_err(read)?;
-    match Certificate::from_pem_bundle(&text) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(format!("{} has no certificates in PEM form", file.display())),
+    let certificates = match Certificate::from_pem_bundle(&text) {
+        Ok(certificates) if !certificates.is_empty() => certificates,
+        _ => return Err(format!("{} has no certificates in PEM form", file.display())),
+    };
+    // What is between the lines of PEM is looked at only when a client is made of it.
+    match Client::builder().tls_certs_only(certificates.clone()).build() {
+        Ok(_) => Ok(certificates),
+        Err(_) => Err(format!("{} has something else than a certificate in it", file.display())),
     }
 }
 
