@@ -47,8 +47,8 @@ const SEND_BUFFER: usize = 64 << 10;
 /// How often the largest header list a header block may take while it is not complete: fields that
 /// the list counts as 33 bytes take up to 200, because the map they go into doubles when it is full.
 const OPEN_BLOCK: usize = 6;
-/// What a stream takes besides its call and its answer, in bytes, until the last of the answer is on its
-/// way: hyper's part of it, h2's, and heads.
+/// What a stream takes besides its request's head, its call and its answer's body, in bytes, until the
+/// last of the answer is on its way: hyper's part of it, h2's, and the answer's head.
 const STREAM: usize = 3 << 10;
 /// Of a stream that has no answer yet, in place of what it holds.
 const UNANSWERED: usize = usize::MAX;
